@@ -1,0 +1,1 @@
+"""Curator: an image build farm and registry curator for deep-learning images."""
