@@ -1,0 +1,380 @@
+"""The matrix: which images there are to be, and why the others are not.
+
+`load` is the one door: text of a farm's files in, a `Matrix` out, or one `InputError` with every
+finding at its file, line and column.
+
+- A combination of a framework's axes is excluded by a rule, or rejected because the package
+  index cannot serve it, or has a lock and is a cell. There is no fourth way: a combination
+  with none of these is an error that says how to lock it.
+- Versions are compared as versions, never as text or numbers.
+- The order of cells depends on their values alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING, Any
+
+from packaging.version import InvalidVersion
+
+from curator.errors import Diagnostic, InputError
+from curator.lockfile import (
+    Lock,
+    inputs_digest,
+    parse_base,
+    parse_lock,
+    parse_rejections,
+)
+from curator.matrix._expand import check_rules, expand, version
+from curator.matrix._model import BaseRow, BasesFile, CudaFile, FarmFile, FrameworkFile, shape
+from curator.matrix._select import emit_bake, emit_github, select
+from curator.matrix._source import Source, read
+from curator.matrix._values import Base, Cell, Cuda, FarmConfig, Matrix, Rejected
+
+if TYPE_CHECKING:
+    from curator.lockfile import BaseLock, ImageLock
+    from curator.matrix._expand import Expansion
+
+__all__ = [
+    "Base",
+    "Cell",
+    "Cuda",
+    "FarmConfig",
+    "Matrix",
+    "Rejected",
+    "Tree",
+    "candidates",
+    "emit_bake",
+    "emit_github",
+    "load",
+    "select",
+]
+
+Tree = Mapping[str, str]
+
+FARM, CUDA, BASES = "matrix/farm.yaml", "matrix/cuda.yaml", "matrix/bases.yaml"
+_FACTS = (FARM, CUDA, BASES)
+
+
+class _Reader:
+    """Reads a tree's files, gathering findings instead of stopping at the first."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.findings: list[Diagnostic] = []
+        self.cuda: dict[str, Cuda] = {}
+        self.bases: dict[str, Base] = {}
+        self.farm: FarmConfig | None = None
+        self.expansions: list[Expansion] = []
+
+    def read(self) -> None:
+        """Read the facts, then each framework."""
+        self._farm()
+        if self.farm is not None:
+            self._cuda()
+            self._bases(self.farm.epoch)
+        for name in sorted(self.tree):
+            if _is_framework(name):
+                self._framework(name)
+
+    def check(self) -> None:
+        """Stop here if anything is wrong."""
+        if self.findings:
+            raise InputError(*dict.fromkeys(self.findings))
+
+    def _source(self, name: str) -> Source | None:
+        if name not in self.tree:
+            message = "the file is missing"
+            self.findings.append(Diagnostic(code="missing-file", message=message, file=name))
+            return None
+        return read(self.tree[name], name)
+
+    def _farm(self) -> None:
+        source = self._source(FARM)
+        if source is None:
+            return
+        row = shape(source, FarmFile)
+        self.findings += source.findings
+        if row is not None:
+            self.farm = FarmConfig(
+                registry=row.registry,
+                store=row.store,
+                jobs=row.jobs,
+                build_timeout_s=row.timeouts.build,
+                smoke_timeout_s=row.timeouts.smoke,
+                alone_bytes=row.layers.alone_mib * 1024**2,
+                epoch=row.epoch,
+                demo=tuple(row.demo),
+            )
+
+    def _cuda(self) -> None:
+        source = self._source(CUDA)
+        if source is None:
+            return
+        rows = shape(source, CudaFile)
+        for name, row in rows.releases.items() if rows else ():
+            try:
+                version(name)
+            except InvalidVersion:
+                message = f"{name!r} is no CUDA release such as 12.9"
+                source.refuse("bad-value", message, ("releases", name))
+            self.cuda[name] = Cuda(version=name, **row.model_dump())
+        self.findings += source.findings
+
+    def _bases(self, epoch: int) -> None:
+        source = self._source(BASES)
+        if source is None:
+            return
+        rows = shape(source, BasesFile)
+        if rows is not None:
+            order = _order(rows.bases, source)
+            merged: dict[str, dict[str, Any]] = {}
+            for name in order:
+                row = rows.bases[name].model_dump(exclude_none=True)
+                parent = row.pop("extends", None)
+                merged[name] = {**merged.get(parent or "", {}), **row}
+                base = _base(name, merged[name], epoch, source)
+                if base is not None:
+                    self.bases[name] = base
+        self.findings += source.findings
+
+    def _framework(self, name: str) -> None:
+        source = self._source(name)
+        assert source is not None  # noqa: S101 - the name was taken from the tree
+        framework = shape(source, FrameworkFile)
+        if framework is not None:
+            check_rules(framework, source)
+            self._cross_check(framework, source)
+            if not source.findings:
+                self.expansions.append(expand(framework, source, self.cuda))
+        self.findings += source.findings
+
+    def _cross_check(self, framework: FrameworkFile, source: Source) -> None:
+        stem = source.file.removeprefix("matrix/").removesuffix(".yaml")
+        if framework.framework != stem:
+            message = f"the file of framework {framework.framework!r} is named {stem}.yaml"
+            hint = f"name it {framework.framework}.yaml"
+            source.refuse("file-name", message, ("framework",), hint=hint)
+        for number, cuda in enumerate(framework.axes.cuda):
+            if cuda not in self.cuda:
+                hint = f"add it to {CUDA}, with its source"
+                here = ("axes", "cuda", number)
+                source.refuse("unknown-cuda", f"no facts about CUDA {cuda}", here, hint=hint)
+        for number, python in enumerate(framework.axes.python):
+            if python not in framework.bases:
+                message = f"no base is named for Python {python}"
+                source.refuse("no-base", message, ("axes", "python", number))
+        for python, base in framework.bases.items():
+            self._check_base(python, base, source)
+        for file in ("Dockerfile.j2", "probe.py"):
+            wanted = f"dockerfiles/{framework.framework}/{file}"
+            if wanted not in self.tree:
+                source.refuse("missing-file", f"{wanted} is missing", ("framework",))
+
+    def _check_base(self, python: str, name: str, source: Source) -> None:
+        base = self.bases.get(name)
+        path = ("bases", python)
+        if base is None:
+            known = ", ".join(sorted(self.bases)) or "none"
+            source.refuse("unknown-base", f"unknown base {name!r}", path, hint=f"known: {known}")
+        elif base.python != python:
+            message = f"base {name} has Python {base.python}, not {python}"
+            source.refuse("wrong-base", message, path)
+
+
+def _is_framework(name: str) -> bool:
+    return (
+        name.startswith("matrix/")
+        and name.count("/") == 1
+        and name.endswith((".yaml", ".yml"))
+        and name not in _FACTS
+    )
+
+
+def _order(rows: Mapping[str, BaseRow], source: Source) -> list[str]:
+    """Return the bases, each after the one it extends."""
+    graph: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        if row.extends is not None and row.extends not in rows:
+            message = f"{name!r} extends an unknown base {row.extends!r}"
+            source.refuse("unknown-base", message, ("bases", name, "extends"))
+        graph[name] = [row.extends] if row.extends and row.extends in rows else []
+    try:
+        return list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        cycle = " -> ".join(reversed(error.args[1]))
+        path = ("bases", str(error.args[1][0]), "extends")
+        source.refuse("cycle", f"bases extend each other in a circle: {cycle}", path)
+        return []
+
+
+def _base(name: str, row: dict[str, Any], epoch: int, source: Source) -> Base | None:
+    """Return the base, or None for one that only others extend."""
+    if "suite" not in row and "reference" not in row:
+        return None
+    if "suite" in row and "reference" in row:
+        message = f"base {name!r} has both a suite and a reference"
+        source.refuse("base-kind", message, ("bases", name), hint="keep one")
+        return None
+    if "python" not in row:
+        source.refuse("missing-key", f"base {name!r} does not say its python", ("bases", name))
+        return None
+    return Base(
+        name=name,
+        kind="mmdebstrap" if "suite" in row else "image",
+        python=row["python"],
+        suite=row.get("suite"),
+        include=tuple(row.get("include", ())),
+        exclude_paths=tuple(row.get("exclude_paths", ())),
+        epoch=row.get("epoch", epoch),
+        reference=row.get("reference"),
+    )
+
+
+def candidates(tree: Tree) -> tuple[Cell, ...]:
+    """Return every combination that no rule excludes, locked or not: what can be locked.
+
+    Raises:
+        InputError: with every finding in the files, locks aside.
+    """
+    reader = _Reader(tree)
+    reader.read()
+    reader.check()
+    return tuple(cell for found in reader.expansions for cell in found.cells)
+
+
+def load(tree: Tree) -> Matrix:
+    """Return the checked matrix of a farm's files.
+
+    Raises:
+        InputError: with every finding in the files, locks included.
+    """
+    reader = _Reader(tree)
+    reader.read()
+    reader.check()
+    locked = _Locks(tree, reader)
+    locked.read()
+    reader.check()
+    assert reader.farm is not None  # noqa: S101 - check() raised otherwise
+    return Matrix(
+        cells=tuple(locked.cells),
+        rejected=tuple(locked.rejected),
+        bases=reader.bases,
+        cuda=reader.cuda,
+        farm=reader.farm,
+        locks=locked.locks,
+        base_locks=locked.bases,
+    )
+
+
+class _Locks:
+    """Holds each combination against the lock files."""
+
+    def __init__(self, tree: Tree, reader: _Reader) -> None:
+        self.tree = tree
+        self.reader = reader
+        self.cells: list[Cell] = []
+        self.rejected: list[Rejected] = []
+        self.locks: dict[str, Lock] = {}
+        self.bases: dict[tuple[str, str], BaseLock | ImageLock] = {}
+        self.unseen = {name for name in tree if name.startswith("matrix/locks/")}
+
+    def read(self) -> None:
+        """Decide for each combination whether it is a cell."""
+        for found in self.reader.expansions:
+            self.rejected += found.rejected
+            if found.cells:
+                self._framework(found.cells)
+        self._orphans()
+
+    def _framework(self, cells: list[Cell]) -> None:
+        file = f"matrix/locks/{cells[0].framework}/rejected.json"
+        refused: dict[str, tuple[str, str]] = {}
+        if file in self.tree:
+            self.unseen.discard(file)
+            try:
+                found = parse_rejections(self.tree[file], file=file)
+                refused = {item.id: (item.because, item.source) for item in found}
+            except InputError as error:
+                self.reader.findings += error.diagnostics
+        for cell in cells:
+            if cell.lock_path in self.tree:
+                refused.pop(cell.id, None)
+                self._cell(cell)
+            elif cell.id in refused:
+                because, source = refused.pop(cell.id)
+                self.rejected.append(Rejected(id=cell.id, because=because, source=source))
+            else:
+                self._refuse("no-lock", f"no lock for {cell.id}", cell.file, cell.line, cell)
+        for name in refused:
+            message = f"{name} is no combination that can be locked"
+            self._refuse("orphan", message, file, 1, cells[0])
+
+    def _cell(self, cell: Cell) -> None:
+        file = cell.lock_path
+        self.unseen.discard(file)
+        try:
+            lock = parse_lock(self.tree[file], file=file)
+        except InputError as error:
+            self.reader.findings += error.diagnostics
+            return
+        wrong = _misfit(cell, lock)
+        if wrong:
+            self._refuse("stale-lock", wrong, file, 2, cell)
+            return
+        self.locks[cell.id] = lock
+        self.cells.append(cell)
+        self._base(cell)
+
+    def _base(self, cell: Cell) -> None:
+        platform = str(cell.platform)
+        if (cell.base, platform) in self.bases:
+            return
+        file = base_lock_path(cell.base, platform)
+        if file not in self.tree:
+            finding = Diagnostic(
+                code="no-lock",
+                message=f"no lock for base {cell.base} on {platform}",
+                file=BASES,
+                hint=f"run `curator lock --bases {cell.base}`",
+            )
+            self.reader.findings.append(finding)
+            return
+        try:
+            self.bases[cell.base, platform] = parse_base(self.tree[file], file=file)
+        except InputError as error:
+            self.reader.findings += error.diagnostics
+
+    def _orphans(self) -> None:
+        for file in sorted(self.unseen):
+            if file.startswith("matrix/locks/bases/"):
+                continue
+            message = "the lock belongs to no combination of the matrix"
+            finding = Diagnostic(code="orphan", message=message, file=file, hint="remove it")
+            self.reader.findings.append(finding)
+
+    def _refuse(self, code: str, message: str, file: str, line: int, cell: Cell) -> None:
+        hint = f"run `curator lock {cell.id}`"
+        finding = Diagnostic(code=code, message=message, file=file, line=line, column=1, hint=hint)
+        self.reader.findings.append(finding)
+
+
+def base_lock_path(base: str, platform: str) -> str:
+    """Return where a base's lock is in a farm's tree."""
+    return f"matrix/locks/bases/{base}-{platform.replace('/', '-')}.json"
+
+
+def _misfit(cell: Cell, lock: Lock) -> str | None:
+    """Return why a lock is not this cell's, if it is not."""
+    if lock.cell != cell.id:
+        return f"the lock is of {lock.cell}, not of {cell.id}"
+    if (lock.python, lock.platform) != (cell.python, str(cell.platform)):
+        return f"the lock is for Python {lock.python} on {lock.platform}"
+    if lock.inputs != inputs_digest(cell.requirements, cell.python, str(cell.platform)):
+        return "the lock was resolved from other requirements than the matrix has now"
+    if lock.cuda != (cell.cuda if cell.recipe == "wheels" else None):
+        return f"the lock holds CUDA {lock.cuda}, not {cell.cuda}"
+    if lock.version_of(cell.package) != cell.version:
+        return f"the lock holds {cell.package} {lock.version_of(cell.package)}, not {cell.version}"
+    return None
