@@ -1,0 +1,136 @@
+"""Who we are to a registry: docker's own login, and the tokens that registries hand out."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from curator.errors import HostError, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+HELPER_TIMEOUT_S = 30
+TOKEN_LIFE_S = 60.0
+RENEW_AT = 0.8
+TOKEN_USER = "<token>"  # noqa: S105 - the name docker's credential helpers give to identity tokens
+_PARAMETER = re.compile(r'(\w+)="([^"]*)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A user and a secret; never shown."""
+
+    user: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"Credentials({self.user!r}, ...)"
+
+    @property
+    def basic(self) -> str:
+        """The value of an Authorization header."""
+        pair = f"{self.user}:{self.secret}".encode()
+        return "Basic " + base64.b64encode(pair).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """What a 401 asks for; the realm is where tokens are given out."""
+
+    scheme: str
+    parameters: Mapping[str, str]
+
+
+def challenges(header: str) -> list[Challenge]:
+    """Read a WWW-Authenticate header, Bearer before Basic.
+
+    Source: RFC 9110, section 11.6.1.
+    """
+    found = []
+    for match in re.finditer(
+        r"(?i)\b(bearer|basic)\b((?:[^\"]|\"[^\"]*\")*?)(?=\bbasic\b|\bbearer\b|$)", header
+    ):
+        found.append(Challenge(match[1].lower(), dict(_PARAMETER.findall(match[2]))))
+    return sorted(found, key=lambda challenge: challenge.scheme != "bearer")
+
+
+def credentials(registry: str, config: Path) -> Credentials | None:
+    """Return what `docker login` stored for a registry, or None.
+
+    Order: credHelpers, credsStore, auths, as the docker client has it.
+    """
+    settings = _settings(config)
+    helper = settings.get("credHelpers", {}).get(registry) or settings.get("credsStore")
+    if helper:
+        return _from_helper(str(helper), registry)
+    entry = settings.get("auths", {}).get(registry)
+    if not isinstance(entry, dict):
+        return None
+    if entry.get("identitytoken"):
+        return Credentials(TOKEN_USER, str(entry["identitytoken"]))
+    try:
+        user, _, secret = base64.b64decode(str(entry.get("auth", ""))).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise HostError(f"{config} holds no readable login for {registry}: log in again") from error
+    return Credentials(user, secret) if user else None
+
+
+def _settings(config: Path) -> dict[str, Any]:
+    try:
+        value = json.loads((config / "config.json").read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise HostError(f"{config / 'config.json'} cannot be read: {error}") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _from_helper(helper: str, registry: str) -> Credentials | None:
+    """Ask a docker credential helper, over its documented protocol."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", helper):
+        raise HostError(f"docker's configuration names an impossible credential helper {helper!r}")
+    try:
+        result = subprocess.run(  # noqa: S603 - a helper that the user configured for docker
+            [f"docker-credential-{helper}", "get"],
+            input=registry,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=HELPER_TIMEOUT_S,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HostError(f"docker-credential-{helper} does not answer: {error}") from error
+    if result.returncode:
+        return None
+    value = json.loads(result.stdout)
+    return Credentials(str(value.get("Username", "")), str(value.get("Secret", "")))
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A bearer token and when to stop using it, on the monotonic clock."""
+
+    value: str
+    renew_at: float
+
+    @classmethod
+    def from_json(cls, data: bytes, registry: str) -> Token:
+        """Read a token server's answer.
+
+        Source: distribution, docs/spec/auth/token.md.
+        """
+        try:
+            value = json.loads(data)
+            token = value.get("token") or value["access_token"]
+            life_s = float(value.get("expires_in") or TOKEN_LIFE_S)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RefusedError(f"{registry}: its token server gave no token") from error
+        return cls(str(token), time.monotonic() + RENEW_AT * life_s)
