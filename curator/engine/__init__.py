@@ -28,7 +28,7 @@ from curator.oci import Digest, Platform
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from curator.oci import Reference
     from curator.ports import EngineAddress
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 GRACE_S = 10.0
 POLL_S = 0.1
-TAIL_BYTES = 64 * 1024
+TAIL_BYTES = 256 * 1024
+TOLD_LINES = 6
 SYSTEM_CA = "/etc/ssl/certs/ca-certificates.crt"
 
 # What BuildKit, uv and registries say of failures that pass; the last lines of a log are searched.
@@ -229,16 +230,26 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _failure(cell: str, log: Path, code: int) -> BuildError | TemporaryError:
-    """Return what went wrong, told by the log's last lines."""
+    """Return what went wrong, told by the failing step's last lines."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - TAIL_BYTES))
         lines = file.read().decode(errors="replace").splitlines()
-    told = [line for line in lines if line.strip() and not line.startswith("curator:")]
-    tail = "\n".join(told[-8:])
-    message = f"{cell}: the build failed (status {code}), see {log}\n{tail}"
-    if _TRANSIENT.search("\n".join(told[-40:])):
+    told = _failing_step(lines) or [line for line in lines if line.strip()]
+    message = f"{cell}: the build failed (status {code}), see {log}"
+    for line in told[-TOLD_LINES:]:
+        message += f"\n  {line[:300]}"
+    if _TRANSIENT.search("\n".join(told)):
         return TemporaryError(message)
     return BuildError(message)
+
+
+def _failing_step(lines: Sequence[str]) -> list[str]:
+    """Return what the step that BuildKit calls failed had printed, without numbers and times."""
+    failed = [match[1] for line in lines if (match := re.match(r"#(\d+) ERROR: ", line))]
+    if not failed:
+        return []
+    prefix = re.compile(rf"#{failed[0]} (?:\d+\.\d+ |ERROR: )")
+    return [prefix.sub("", line) for line in lines if prefix.match(line)]
 
 
 def _digest(metadata: Path, layout: Path) -> Digest:
