@@ -44,6 +44,8 @@ __all__ = [
     "Matrix",
     "Rejected",
     "Tree",
+    "base_lock_path",
+    "bases",
     "candidates",
     "emit_bake",
     "emit_github",
@@ -71,9 +73,8 @@ class _Reader:
     def read(self) -> None:
         """Read the facts, then each framework."""
         self._farm()
-        if self.farm is not None:
-            self._cuda()
-            self._bases(self.farm.epoch)
+        self._cuda()
+        self._bases(self.farm.epoch if self.farm else 0)
         for name in sorted(self.tree):
             if _is_framework(name):
                 self._framework(name)
@@ -242,6 +243,18 @@ def candidates(tree: Tree) -> tuple[Cell, ...]:
     reader.read()
     reader.check()
     return tuple(cell for found in reader.expansions for cell in found.cells)
+
+
+def bases(tree: Tree) -> Mapping[str, Base]:
+    """Return the bases by name, locked or not.
+
+    Raises:
+        InputError: with every finding in the files, locks aside.
+    """
+    reader = _Reader(tree)
+    reader.read()
+    reader.check()
+    return reader.bases
 
 
 def load(tree: Tree) -> Matrix:
