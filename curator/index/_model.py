@@ -1,0 +1,393 @@
+"""The documents of the index as values, and the strict reading that every one of them goes through.
+
+- A document is canonical JSON: UTF-8, sorted keys, no floats, RFC 3339 UTC times, sizes in bytes.
+- What is read is bounded (8 MiB, 32 levels) and free of duplicate keys before a model sees it.
+- Fields that this version does not know are kept (pydantic's `model_extra`) and written again.
+- An absent optional field is left out, never written as null.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from curator.errors import IntegrityError
+from curator.oci import Digest, canonical_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SPEC: Final = 1
+ENTRY_VERSION: Final = 1
+MAX_DOCUMENT_BYTES: Final = 8 * 1024 * 1024
+MAX_DEPTH: Final = 32
+SHORT_KEY: Final = 12
+
+_MINOR = re.compile(r"\d+(\.\d+)?")
+
+Sha256 = Annotated[Digest, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._+-]{0,199}$")]
+# PEP 440 in its normal form, so that every stored version can be compared.
+Version = Annotated[
+    str,
+    Field(
+        pattern=r"^\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[a-z0-9]+(\.[a-z0-9]+)*)?$",
+        max_length=64,
+    ),
+]
+Repository = Annotated[
+    str,
+    Field(pattern=r"^[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$", max_length=200),
+]
+Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
+Size = Annotated[int, Field(ge=0, lt=2**53)]
+Number = Annotated[int, Field(ge=1, lt=10**18)]
+
+Channel = Literal["stable", "candidate"]
+Outcome = Literal["pass", "fail", "not-run"]
+State = Literal[
+    "candidate", "active", "deprecated", "yanked", "quarantined", "unpublished", "expired"
+]
+
+ModelT = TypeVar("ModelT", bound="Model")
+
+
+class Model(BaseModel):
+    """A frozen value that keeps the fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    @property
+    def extra(self) -> Mapping[str, Any]:
+        """The fields that a newer or another writer added."""
+        return self.model_extra or {}
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        extra = self.model_extra or {}
+        return {name: value for name, value in data.items() if value is not None or name in extra}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the value as documents hold it."""
+        return self.model_dump(mode="json")
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of this document: what is hashed and stored."""
+        return canonical_json(self.to_json())
+
+
+class Stack(Model):
+    """The versions inside an image, as they were read there."""
+
+    framework: Name
+    version: Version
+    cuda: Version
+    python: Version
+    cudnn: Version | None = None
+    nccl: Version | None = None
+    glibc: Version | None = None
+
+
+class Sm(Model):
+    """The compute capabilities an image ships kernels for, such as `9.0`, and how that is known."""
+
+    cubin: tuple[str, ...]
+    ptx: tuple[str, ...] = ()
+    source: str
+
+
+class Driver(Model):
+    """The lowest driver an image runs on, with the rule that says so."""
+
+    min: Version
+    rule: str
+    verified_on: tuple[str, ...] = ()
+
+
+class SuiteResult(Model):
+    """One suite's outcome on one host; `evidence` is the digest of the stored report."""
+
+    suite: str
+    verdict: Outcome
+    evidence: Sha256
+    at: Time
+    probe: Key
+    gpu: str | None = None
+    sm: str | None = None
+    driver: str | None = None
+
+    @property
+    def host(self) -> tuple[str, str | None, str | None]:
+        """What a later test has to share with this one to replace it."""
+        return self.suite, self.sm, self.driver
+
+
+class Status(Model):
+    """Where an entry stands, since when, and why."""
+
+    state: State
+    reason: str = ""
+    by: str = ""
+    at: Time | None = None
+    replaced_by: str | None = None
+
+
+class Entry(Model):
+    """One image, with everything a reader decides on.
+
+    `digest` is what is pulled; `platform_digest` names the part that a rebuild reproduces.
+    `repository` is relative to the registry's place, so that a mirrored index stays true.
+    `published` is when the index took the entry; it is None only before.
+    `tags` holds the immutable tag alone: the moving ones belong to the whole set.
+    """
+
+    v: Literal[1] = ENTRY_VERSION
+    id: Name
+    cell: Name
+    digest: Sha256
+    platform_digest: Sha256
+    repository: Repository
+    platforms: tuple[Annotated[str, Field(pattern=r"^[a-z0-9]+/[a-z0-9]+$")], ...] = Field(
+        min_length=1
+    )
+    size: Size
+    stack: Stack
+    driver: Driver
+    tests: tuple[SuiteResult, ...]
+    base: str
+    recipe: Key
+    lock: Sha256
+    created: Time
+    status: Status
+    channel: Channel | None = None
+    tags: tuple[Tag, ...] = ()
+    sm: Sm | None = None
+    published: Time | None = None
+
+    @model_validator(mode="after")
+    def _is_named_by_its_recipe(self) -> Self:
+        if self.id != entry_id(self.cell, self.recipe):
+            raise ValueError(f"id {self.id} is not {entry_id(self.cell, self.recipe)}")
+        return self
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the farm still answers for this image; what expired has to be built again."""
+        return self.status.state != "expired"
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the registry holds the image under its immutable tag."""
+        return bool(self.tags)
+
+    @property
+    def shard(self) -> str:
+        """The key of the shard that holds this entry: `framework/minor/cuda`."""
+        return f"{group_of(self.stack.framework, self.stack.version)}/{self.stack.cuda}"
+
+
+def entry_id(cell: str, recipe: str) -> str:
+    """Return the name of a cell's image built from a recipe key."""
+    return f"{cell}-{recipe[:SHORT_KEY]}"
+
+
+def minor_of(version: str) -> str:
+    """Return `major.minor` of a version: `2.9.1` -> `2.9`, `2.10rc1` -> `2.10`."""
+    match = _MINOR.match(version)
+    return match[0] if match else version
+
+
+def instant(time: str | None) -> str:
+    """Return a time as text that sorts by age; no time at all is the oldest."""
+    # Without its Z, a time with a fraction sorts after the same second without one.
+    return (time or "").rstrip("Z")
+
+
+def group_of(framework: str, version: str) -> str:
+    """Return the part of the index within which moving tags are decided: `framework/minor`."""
+    return f"{framework}/{minor_of(version)}"
+
+
+class LaterEntry(Model):
+    """An entry of a version that this reader does not know: kept as it is, never shown."""
+
+    v: Annotated[int, Field(gt=ENTRY_VERSION)]
+    id: Name
+
+
+class Shard(Model):
+    """The entries of one framework, minor version and CUDA, sorted by id."""
+
+    spec: Literal[1] = SPEC
+    key: str
+    entries: tuple[Annotated[Entry | LaterEntry, Field(union_mode="left_to_right")], ...]
+
+    @model_validator(mode="after")
+    def _holds_its_own(self) -> Self:
+        ids = [entry.id for entry in self.entries]
+        if len(set(ids)) != len(ids):
+            raise ValueError("two entries have the same id")
+        if strangers := [entry.id for entry in self.known if entry.shard != self.key]:
+            raise ValueError(f"{strangers[0]} does not belong to shard {self.key}")
+        return self
+
+    @property
+    def known(self) -> tuple[Entry, ...]:
+        """The entries that this version can read."""
+        return tuple(entry for entry in self.entries if isinstance(entry, Entry))
+
+
+class ShardLink(Model):
+    """A generation's pointer to a shard."""
+
+    sha256: Sha256
+    entries: Size
+
+
+class EntryChange(Model):
+    """What a generation did to one entry; `tag` is the immutable name that it stands under."""
+
+    entry: Name
+    digest: Sha256
+    repository: Repository
+    state: State
+    tag: Tag | None = None
+
+
+class Generation(Model):
+    """One committed state of the index: immutable, numbered without gaps, chained by hash.
+
+    `tags` maps every moving `repository:tag` to a digest; `moved` holds those whose digest
+    differs from the parent's, with None for a name that lost its last image.
+    """
+
+    spec: Literal[1] = SPEC
+    store: str
+    number: Number
+    parent: Sha256 | None = None
+    at: Time
+    publishes: tuple[Key, ...]
+    shards: dict[str, ShardLink]
+    tags: dict[str, Sha256]
+    changes: tuple[EntryChange, ...]
+    moved: dict[str, Sha256 | None]
+
+    @property
+    def count(self) -> int:
+        """How many entries this state holds."""
+        return sum(link.entries for link in self.shards.values())
+
+
+class Head(Model):
+    """The one hot mutable document: which generation readers start from."""
+
+    spec: Literal[1] = SPEC
+    store: str
+    gen: Number
+    path: str
+    sha256: Sha256
+    signed_at: Time
+    expires: Time | None = None
+    signatures: tuple[dict[str, Any], ...] = ()
+
+
+class Config(Model):
+    """What rarely changes: the store's identity and where its images are pulled from."""
+
+    spec: Literal[1] = SPEC
+    store: str
+    registry: str
+    shards: Literal["framework/minor/cuda"] = "framework/minor/cuda"
+
+
+def parse(model: type[ModelT], data: bytes, name: str) -> ModelT:
+    """Read one document strictly.
+
+    Raises:
+        IntegrityError: too big, too deep, no JSON object, a key twice, a float, or the wrong shape.
+    """
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise IntegrityError(f"{name}: {len(data)} bytes, more than {MAX_DOCUMENT_BYTES}")
+    _check_json(data, name)
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        raise IntegrityError(f"{name}: {_first(error)}") from error
+
+
+def _check_json(data: bytes, name: str) -> None:
+    """Refuse what two JSON readers could read differently."""
+    try:
+        value = json.loads(
+            data.decode(),
+            object_pairs_hook=_unique,
+            parse_float=_refuse_number,
+            parse_constant=_refuse_number,
+        )
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{name}: {error}") from error
+    if not isinstance(value, dict):
+        raise IntegrityError(f"{name}: not a JSON object")
+    _check_spec(value, name)
+    _check_depth(value, name)
+
+
+def _check_spec(value: dict[str, Any], name: str) -> None:
+    spec = value.get("spec")
+    if type(spec) is int and spec > SPEC:
+        raise IntegrityError(f"{name}: written for spec {spec}, this reads {SPEC}: update curator")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return found
+
+
+def _refuse_number(text: str) -> None:
+    raise ValueError(f"the number {text} is not an integer")
+
+
+def _check_depth(value: object, name: str) -> None:
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [child for item in level for child in _children(item)]
+        if not level:
+            return
+    raise IntegrityError(f"{name}: nested deeper than {MAX_DEPTH} levels")
+
+
+def _children(item: object) -> list[object]:
+    if isinstance(item, dict):
+        return [child for child in item.values() if isinstance(child, dict | list)]
+    return (
+        [child for child in item if isinstance(child, dict | list)]
+        if isinstance(item, list)
+        else []
+    )
+
+
+def _first(error: ValidationError) -> str:
+    """Say what is wrong with the first misshapen field, and how many more there are."""
+    findings = error.errors(include_url=False, include_input=False)
+    place = ".".join(str(part) for part in findings[0]["loc"]) or "document"
+    more = f" (and {len(findings) - 1} more)" if findings[1:] else ""
+    return f"{place}: {findings[0]['msg']}{more}"
