@@ -1,0 +1,181 @@
+"""Where things are on this machine, and what is configured.
+
+Configuration, first wins: a flag, then `CURATOR_*` in the environment, then `matrix/farm.yaml`,
+then what is built in (an embedded registry and a local directory). Docker's own login and
+context are used; there is no credential store of ours.
+
+- `read_tree` is the only reader of a farm's files: everything behind it is pure.
+- A farm is a directory with `matrix/farm.yaml`; it is looked for upwards, as git does.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curator.errors import Diagnostic, InputError
+from curator.oci import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from curator.matrix import FarmConfig, Tree
+
+MAX_FILE_BYTES = 1024 * 1024
+SECTIONS = ("matrix", "dockerfiles")
+MARKER = "matrix/farm.yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything a verb needs to know of the machine; paths are absolute.
+
+    `registry` is `host[:port][/prefix]`, or None for the embedded one.
+    """
+
+    root: Path
+    cache: Path
+    store: Path
+    registry: str | None
+    jobs: int
+
+    @property
+    def logs(self) -> Path:
+        """Where the log of each cell's build goes."""
+        return self.cache / "logs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """What flags said; None was not said."""
+
+    registry: str | None = None
+    store: Path | None = None
+    jobs: int | None = None
+
+
+def cache_directory(environ: Mapping[str, str]) -> Path:
+    """Return where downloads, engine state and logs are kept for this user."""
+    if chosen := environ.get("CURATOR_CACHE"):
+        return Path(chosen).absolute()
+    home = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or Path.home()) / ".cache"
+    return Path(home).absolute() / "curator"
+
+
+def find_root(start: Path) -> Path:
+    """Return the farm directory at or above `start`.
+
+    Raises:
+        InputError: there is none.
+    """
+    start = start.absolute()
+    for directory in (start, *start.parents):
+        if (directory / MARKER).is_file():
+            return directory
+    message = f"no {MARKER} in {start} or above it"
+    hint = "run in a farm's directory, or name it with -C DIR"
+    raise InputError(Diagnostic(code="no-farm", message=message, hint=hint))
+
+
+def resolve(
+    root: Path, farm: FarmConfig, environ: Mapping[str, str], overrides: Overrides
+) -> Settings:
+    """Return the settings in force."""
+    cache = cache_directory(environ)
+    store = overrides.store or environ.get("CURATOR_STORE") or farm.store
+    return Settings(
+        root=root,
+        cache=cache,
+        store=(root / store).absolute() if store else cache / "store",
+        registry=overrides.registry or environ.get("CURATOR_REGISTRY") or farm.registry,
+        jobs=overrides.jobs or _jobs(environ) or farm.jobs,
+    )
+
+
+def _jobs(environ: Mapping[str, str]) -> int | None:
+    text = environ.get("CURATOR_JOBS")
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        message = f"CURATOR_JOBS is {text!r}, not a number of builds from 1 up"
+        raise InputError(Diagnostic(code="setting", message=message))
+    return int(text)
+
+
+def installer() -> str:
+    """Return what installs wheels into images; it writes bytes there, so keys contain it."""
+    return f"uv {version('uv')}"
+
+
+def read_tree(root: Path) -> Tree:
+    """Read every file of a farm: relative POSIX path -> text.
+
+    Raises:
+        InputError: a file is no UTF-8 text, is too big, or is a link out of the farm.
+    """
+    tree: dict[str, str] = {}
+    findings: list[Diagnostic] = []
+    for path in _files(root):
+        name = path.relative_to(root).as_posix()
+        try:
+            tree[name] = _read(path, root)
+        except ValueError as error:
+            findings.append(Diagnostic(code="file", message=str(error), file=name))
+    if findings:
+        raise InputError(*findings)
+    return tree
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for section in SECTIONS:
+        for directory, subdirectories, names in os.walk(root / section):
+            subdirectories[:] = sorted(d for d in subdirectories if d != "__pycache__")
+            yield from (Path(directory, name) for name in sorted(names) if name[0] != ".")
+
+
+def _read(path: Path, root: Path) -> str:
+    if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"a link out of the farm, to {path.resolve()}: copy the file instead")
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from error
+    if len(data) > MAX_FILE_BYTES:
+        size = path.stat().st_size
+        raise ValueError(
+            f"{size} bytes, more than the {MAX_FILE_BYTES} that a farm's file may have"
+        )
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"not UTF-8 at byte {error.start}, line {line}: save it as UTF-8"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A registry and the prefix of every repository that a farm owns there."""
+
+    registry: str
+    prefix: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        """Read `host[:port][/prefix]`."""
+        registry, _, prefix = text.partition("/")
+        Reference.parse(f"{registry}/{prefix or 'x'}")
+        return cls(registry=registry, prefix=prefix)
+
+    def __str__(self) -> str:
+        return f"{self.registry}/{self.prefix}" if self.prefix else self.registry
+
+    def repository(self, name: str) -> Reference:
+        """Return one of the farm's repositories, such as `candidate/cupy`."""
+        path = f"{self.prefix}/{name}" if self.prefix else name
+        return Reference(registry=self.registry, repository=path)
