@@ -21,6 +21,9 @@ HELPER_TIMEOUT_S = 30
 TOKEN_LIFE_S = 60.0
 RENEW_AT = 0.8
 TOKEN_USER = "<token>"  # noqa: S105 - the name docker's credential helpers give to identity tokens
+_CHALLENGE = re.compile(
+    r"\b(bearer|basic)\b((?:[^\"]|\"[^\"]*\")*?)(?=\bbasic\b|\bbearer\b|$)", re.IGNORECASE
+)
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -54,11 +57,10 @@ def challenges(header: str) -> list[Challenge]:
 
     Source: RFC 9110, section 11.6.1.
     """
-    found = []
-    for match in re.finditer(
-        r"(?i)\b(bearer|basic)\b((?:[^\"]|\"[^\"]*\")*?)(?=\bbasic\b|\bbearer\b|$)", header
-    ):
-        found.append(Challenge(match[1].lower(), dict(_PARAMETER.findall(match[2]))))
+    found = [
+        Challenge(match[1].lower(), dict(_PARAMETER.findall(match[2])))
+        for match in _CHALLENGE.finditer(header)
+    ]
     return sorted(found, key=lambda challenge: challenge.scheme != "bearer")
 
 

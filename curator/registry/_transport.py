@@ -269,8 +269,9 @@ class Transport:
             raise urllib3.exceptions.HTTPError(f"token server: status {answer.status}")
         if answer.status != 200:  # noqa: PLR2004
             raise RefusedError(
-                f"{scope.registry}: its token server answers {answer.status} for {scope.repository}:"
-                f" run `docker login {scope.registry}`"
+                f"{scope.registry}: its token server answers {answer.status} "
+                f"for {scope.repository}: "
+                f"run `docker login {scope.registry}`"
             )
         return Token.from_json(answer.data, scope.registry)
 

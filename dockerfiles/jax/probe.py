@@ -15,7 +15,7 @@ def check_framework(expected):
         "jaxlib": jaxlib.__version__,
         "cuda": dotted(versions.cuda_runtime_get_version()),
         "built": dotted(versions.cuda_runtime_build_version()),
-        "cudnn": str(versions.cudnn_get_version()),
+        "cudnn": dotted_cudnn(versions.cudnn_get_version()),
     }
 
 

@@ -9,7 +9,7 @@ def check_framework(expected):
         "version": torch.__version__.partition("+")[0],
         "cuda": torch.version.cuda,
         "runtime": cuda_runtime(),
-        "cudnn": str(torch.backends.cudnn.version()),
+        "cudnn": dotted_cudnn(torch.backends.cudnn.version()),
         "nccl": ".".join(str(part) for part in torch.cuda.nccl.version()),
         "sm": torch._C._cuda_getArchFlags() or "",
     }

@@ -1,0 +1,498 @@
+"""The run: each planned cell goes through build, smoke and publish, several at once.
+
+- A cell's failure is a `CellResult`; an exception out of `run` is the farm's own.
+- Each step asks first whether it was done: a staging tag under the recipe key means built, an
+  entry with the probe key means tested, so a run that was killed is finished by the next one.
+- Each cell is published as soon as it is tested: what is done stays done.
+- Nothing here waits without looking at `cancelled`, and nothing is left running behind it.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets as randomness
+import shutil
+import tempfile
+import threading
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curator import policy
+from curator.errors import CancelledError, CuratorError, IntegrityError, TemporaryError
+from curator.index import Driver, Entry, Stack, Status, SuiteResult, entry_id
+from curator.lockfile import ImageLock
+from curator.oci import Reference, canonical_json, sha256
+from curator.plan import Action, lock_digest
+from curator.publish import Change, Rejected, publish
+from curator.recipe import base_key
+from curator.smoke import judge, run_program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from curator.lockfile import BaseLock
+    from curator.matrix import Base, Matrix
+    from curator.oci import Digest, Platform
+    from curator.plan import Plan, PlannedCell
+    from curator.ports import Engine, Registry, Runner, Store
+    from curator.settings import Place
+    from curator.smoke import Check, HostFacts, SmokeReport
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+RETRY_DELAYS_S = (2.0, 10.0)
+DISK_FLOOR_BYTES = 4 * 1024**3
+
+
+class Outcome(StrEnum):
+    """How a cell's run ended."""
+
+    PUBLISHED = "published"
+    REFUSED = "refused"  # tested, and no gate let it through
+    FAILED = "failed"
+    DEFERRED = "deferred"  # nothing wrong with the cell: run again
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A step of a cell begins; `detail` is for people."""
+
+    cell: str
+    stage: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellResult:
+    """What became of one cell; times in milliseconds, sizes in bytes."""
+
+    cell: str
+    outcome: Outcome
+    cause: str = ""
+    log: Path | None = None
+    reference: str | None = None
+    tags: tuple[str, ...] = ()
+    channel: str | None = None
+    built: bool = False
+    size_bytes: int = 0
+    stages_ms: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as `--json` shows it."""
+        return {
+            "id": self.cell,
+            "outcome": self.outcome.value,
+            "cause": self.cause,
+            "log": str(self.log) if self.log else None,
+            "reference": self.reference,
+            "tags": list(self.tags),
+            "channel": self.channel,
+            "built": self.built,
+            "size": self.size_bytes,
+            "stages_ms": dict(self.stages_ms),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """The outside world of one run, and where on this machine it may write."""
+
+    engine: Engine
+    registry: Registry
+    runner: Runner
+    store: Store
+    place: Place
+    host: HostFacts
+    secrets: Mapping[str, Path]
+    make_base: Callable[[Base, Platform, Path], BaseLock]
+    now: Callable[[], str]
+    work: Path
+    logs: Path
+
+
+@dataclass(slots=True)
+class _Run:
+    """What the threads of one run share."""
+
+    matrix: Matrix
+    ports: Ports
+    observe: Callable[[Event], None]
+    cancelled: threading.Event
+    base_locks: dict[str, threading.Lock] = field(default_factory=dict)
+    guard: threading.Lock = field(default_factory=threading.Lock)
+    publishing: threading.Lock = field(default_factory=threading.Lock)
+
+    def base_lock(self, name: str) -> threading.Lock:
+        with self.guard:
+            return self.base_locks.setdefault(name, threading.Lock())
+
+
+def run(  # noqa: PLR0913 - the run's inputs, each by name
+    plan: Plan,
+    matrix: Matrix,
+    ports: Ports,
+    *,
+    jobs: int,
+    fail_fast: bool,
+    cancelled: threading.Event,
+    observe: Callable[[Event], None],
+) -> tuple[CellResult, ...]:
+    """Do a plan's work, `jobs` cells at once, and return each cell's result in the plan's order."""
+    shared = _Run(matrix=matrix, ports=ports, observe=observe, cancelled=cancelled)
+    results: dict[str, CellResult] = {}
+    with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="cell") as pool:
+        pending: set[Future[CellResult]] = {
+            pool.submit(_cell, planned, shared) for planned in plan.work
+        }
+        while pending:
+            # A bounded wait lets the main thread take signals.
+            done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+            for future in done:
+                result = future.result()
+                results[result.cell] = result
+                if fail_fast and result.outcome in {Outcome.FAILED, Outcome.REFUSED}:
+                    cancelled.set()
+    return tuple(results[planned.cell.id] for planned in plan.work)
+
+
+def _cell(planned: PlannedCell, shared: _Run) -> CellResult:
+    """Take one cell all the way; whatever goes wrong with it is in the result."""
+    cell = planned.cell.id
+    log_path = shared.ports.logs / f"{cell}.log"
+    clock = _Stages(cell=cell, observe=shared.observe, cancelled=shared.cancelled)
+    try:
+        result = _steps(planned, shared, clock, log_path)
+    except CancelledError:
+        result = CellResult(cell=cell, outcome=Outcome.CANCELLED, cause="stopped before its end")
+    except TemporaryError as error:
+        result = CellResult(cell=cell, outcome=Outcome.DEFERRED, cause=str(error))
+    except CuratorError as error:
+        result = CellResult(cell=cell, outcome=Outcome.FAILED, cause=str(error))
+    except Exception as error:  # a fault of ours must not hide the other cells' results
+        log.exception("cell %s", cell)
+        result = CellResult(cell=cell, outcome=Outcome.FAILED, cause=f"internal: {error!r}")
+    shared.observe(Event(cell=cell, stage=result.outcome.value, detail=result.cause))
+    return result
+
+
+@dataclass(slots=True)
+class _Stages:
+    """Announces and times the stages of one cell, and stops between them when asked to."""
+
+    cell: str
+    observe: Callable[[Event], None]
+    cancelled: threading.Event
+    spent_ms: dict[str, int] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str, detail: str = "") -> Iterator[None]:
+        if self.cancelled.is_set():
+            raise CancelledError("stopped before its end")
+        self.observe(Event(cell=self.cell, stage=name, detail=detail))
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spent_ms[name] = round((time.monotonic() - start) * 1000)
+
+
+def _steps(planned: PlannedCell, shared: _Run, clock: _Stages, log_path: Path) -> CellResult:
+    built = False
+    staged = _staged(planned, shared.ports)
+    if staged is None:
+        staged = _build(planned, shared, clock, log_path)
+        built = True
+    with clock.stage("smoke", staged.digest or ""):
+        report = _smoke(planned, staged, shared)
+    with clock.stage("publish"), shared.publishing:
+        result = _publish(planned, staged, report, shared)
+    return replace(
+        result,
+        built=built,
+        log=log_path if built else None,
+        stages_ms=clock.spent_ms,
+    )
+
+
+def _staged(planned: PlannedCell, ports: Ports) -> Reference | None:
+    """Return the image of exactly this recipe, if there is one: published before, or staged."""
+    entry = planned.previous
+    if planned.action is Action.SMOKE and entry is not None:
+        published = ports.place.repository(entry.repository).with_digest(entry.digest)
+        if ports.registry.resolve(published):
+            return published
+    target = staging_reference(planned, ports.place)
+    found = ports.registry.resolve(target)
+    return target.with_digest(found.digest) if found else None
+
+
+def staging_reference(planned: PlannedCell, place: Place) -> Reference:
+    """Return the name under which a recipe's image waits for its test: the recipe's key."""
+    recipe = planned.recipe
+    return place.repository(f"staging/{recipe.framework}").with_tag(recipe.key)
+
+
+def _build(planned: PlannedCell, shared: _Run, clock: _Stages, log_path: Path) -> Reference:
+    ports, recipe = shared.ports, planned.recipe
+    base = _base(planned, shared, clock)
+    target = staging_reference(planned, ports.place)
+    with _directory(ports.work, planned.cell.id) as directory:
+        layout = directory / "layout"
+
+        def attempt() -> Digest:
+            shutil.rmtree(layout, ignore_errors=True)
+            return ports.engine.build(
+                recipe,
+                base=base,
+                layout=layout,
+                log=log_path,
+                secrets=ports.secrets,
+                timeout_s=shared.matrix.farm.build_timeout_s,
+                cancelled=shared.cancelled,
+            )
+
+        with clock.stage("build"):
+            digest = _with_retries(attempt, shared.cancelled)
+        with clock.stage("push", str(target)):
+            pushed = ports.registry.push(layout, target)
+    if pushed != digest:
+        raise IntegrityError(f"{target}: built {digest}, but the registry holds {pushed}")
+    return target.with_digest(pushed)
+
+
+def _with_retries(attempt: Callable[[], Digest], cancelled: threading.Event) -> Digest:
+    """Call again what failed for a passing reason, a bounded number of times."""
+    for delay_s in RETRY_DELAYS_S:
+        try:
+            return attempt()
+        except TemporaryError as error:
+            log.warning("trying again in %s s: %s", delay_s, error)
+            if cancelled.wait(delay_s):
+                raise CancelledError("stopped") from error
+    return attempt()
+
+
+def _base(planned: PlannedCell, shared: _Run, clock: _Stages) -> Reference:
+    """Return the base's image, making it first if the registry has none."""
+    name = planned.recipe.base
+    platform = planned.recipe.platform
+    with shared.base_lock(f"{name}/{platform}"), clock.stage("base", name):
+        return ensure_base(
+            shared.matrix.bases[name],
+            platform,
+            shared.matrix.base_locks[name, str(platform)],
+            shared.ports,
+        )
+
+
+def ensure_base(
+    base: Base, platform: Platform, locked: BaseLock | ImageLock, ports: Ports
+) -> Reference:
+    """Return a base's image by digest; what is missing in the registry is made from its lock.
+
+    Raises:
+        BaseMovedError: the distribution serves other packages than the lock names.
+    """
+    if isinstance(locked, ImageLock):
+        return Reference.parse(locked.reference).with_digest(locked.digest)
+    target = ports.place.repository(f"base/{base.name}").with_tag(base_key(base, locked))
+    found = ports.registry.resolve(target)
+    if found is not None:
+        return target.with_digest(found.digest)
+    with _directory(ports.work, base.name) as directory:
+        made = ports.make_base(base, platform, directory / "layout")
+        if made.diff_id != locked.diff_id:
+            raise BaseMovedError(base.name, locked, made)
+        return target.with_digest(ports.registry.push(directory / "layout", target))
+
+
+class BaseMovedError(CuratorError):
+    """A base cannot be made as locked: the distribution has moved on. `made` is what it is now."""
+
+    code = "base-moved"
+
+    def __init__(self, name: str, locked: BaseLock, made: BaseLock) -> None:
+        self.made = made
+        changes = _package_changes(locked, made)
+        shown = ", ".join(changes[:3]) + (f" and {len(changes) - 3} more" if changes[3:] else "")
+        super().__init__(
+            f"base {name} is no longer what its lock says "
+            f"({shown or 'same packages, other bytes'}): "
+            f"run `curator lock --bases {name}` and commit the result"
+        )
+
+
+def _package_changes(locked: BaseLock, made: BaseLock) -> list[str]:
+    before, after = dict(locked.packages), dict(made.packages)
+    names = sorted(before.keys() | after.keys())
+    return [
+        f"{name} {before.get(name, 'absent')} -> {after.get(name, 'absent')}"
+        for name in names
+        if before.get(name) != after.get(name)
+    ]
+
+
+@contextmanager
+def _directory(work: Path, name: str) -> Iterator[Path]:
+    """Give a directory that is gone afterwards, on a disk with room for a build."""
+    work.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(work).free
+    if free < DISK_FLOOR_BYTES:
+        raise TemporaryError(
+            f"{work} has {free // 1024**2} MiB left, a build wants "
+            f"{DISK_FLOOR_BYTES // 1024**2}: make room and run again"
+        )
+    with tempfile.TemporaryDirectory(dir=work, prefix=f"{name}.") as directory:
+        yield Path(directory)
+
+
+def sweep(work: Path) -> None:
+    """Remove what killed runs left: each run works in a directory named by its process id."""
+    for directory in work.parent.glob("*"):
+        if directory.name.isdecimal() and not Path(f"/proc/{directory.name}").exists():
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _smoke(planned: PlannedCell, image: Reference, shared: _Run) -> SmokeReport:
+    """Test the image by its digest, on as many GPUs as this host offers (one is enough)."""
+    ports = shared.ports
+    gpus = min(len(ports.host.gpus), 1)
+    nonce = randomness.token_hex(16)
+    result = ports.runner.run(
+        image,
+        run_program(planned.probe, nonce, gpus),
+        gpus=gpus,
+        timeout_s=shared.matrix.farm.smoke_timeout_s,
+    )
+    if shared.cancelled.is_set():
+        raise CancelledError("stopped before its end")
+    if result.failure:
+        raise TemporaryError(f"the probe could not start: {result.failure}")
+    assert image.digest is not None  # noqa: S101 - images are tested by digest
+    return judge(
+        planned.probe,
+        result,
+        nonce=nonce,
+        cell=planned.cell.id,
+        image=image.digest,
+        recipe_key=planned.recipe.key,
+        host=ports.host,
+    )
+
+
+def _publish(
+    planned: PlannedCell, image: Reference, report: SmokeReport, shared: _Run
+) -> CellResult:
+    """Take the image through the gates and into the index, with its evidence.
+
+    What no gate lets through goes into the index too, unpublished, with the reason.
+    """
+    ports = shared.ports
+    evidence = canonical_json(report.to_json())
+    verdict = policy.gates(report)
+    entry = policy.admitted(_entry(planned, image, report, shared, sha256(evidence)), verdict)
+    change = Change(entry=entry, source=image, evidence=(evidence,))
+    answer = publish(
+        (change,),
+        store=ports.store,
+        registry=ports.registry,
+        place=ports.place,
+        now=ports.now(),
+    )
+    if isinstance(answer, Rejected):
+        raise answer.failures[0].error
+    if answer.unfinished is not None:
+        raise answer.unfinished
+    published = verdict.channel is not None
+    reference = ports.place.repository(entry.repository).with_digest(entry.digest)
+    return CellResult(
+        cell=planned.cell.id,
+        outcome=Outcome.PUBLISHED if published else Outcome.REFUSED,
+        cause="" if published else _failed_checks(report, verdict),
+        reference=str(reference),
+        tags=entry.tags,
+        channel=verdict.channel,
+        size_bytes=entry.size,
+    )
+
+
+def _failed_checks(report: SmokeReport, verdict: policy.Verdict) -> str:
+    failed = [check for check in report.checks if check.outcome == "fail"]
+    told = "; ".join(
+        f"{check.name}: {check.detail} {_difference(check)}".strip() for check in failed
+    )
+    return told or "; ".join(verdict.reasons)
+
+
+def _difference(check: Check) -> str:
+    """Return what was expected and found, where an image holds other things than its label says."""
+    if not isinstance(check.got, dict):
+        return ""
+    wrong = {name: want for name, want in check.expected.items() if check.got.get(name) != want}
+    return ", ".join(f"{name} is {check.got.get(name)}, not {want}" for name, want in wrong.items())
+
+
+def _entry(
+    planned: PlannedCell,
+    image: Reference,
+    report: SmokeReport,
+    shared: _Run,
+    evidence: Digest,
+) -> Entry:
+    """Return what the index will say of an image: facts out of its bytes, before any gate."""
+    cell, matrix = planned.cell, shared.matrix
+    top = shared.ports.registry.manifest(image)
+    inner = image.with_digest(top.platform_digest(cell.platform))
+    manifest = shared.ports.registry.manifest(inner)
+    cuda = matrix.cuda[cell.cuda]
+    framework = report.got("framework")
+    return Entry(
+        id=entry_id(cell.id, planned.recipe.key),
+        cell=cell.id,
+        digest=top.digest,
+        platform_digest=manifest.digest,
+        repository=f"staging/{cell.framework}",
+        platforms=(str(cell.platform),),
+        size=sum(blob.size for blob in manifest.blobs),
+        stack=Stack(
+            framework=cell.framework,
+            version=cell.version,
+            cuda=cell.cuda,
+            python=cell.python,
+            cudnn=framework.get("cudnn"),
+            nccl=framework.get("nccl"),
+            glibc=report.got("python").get("glibc"),
+        ),
+        driver=Driver(min=cuda.driver_floor, rule=cuda.source),
+        tests=_tests(report, evidence),
+        base=f"{planned.recipe.base}@{planned.recipe.base_key}",
+        recipe=planned.recipe.key,
+        lock=lock_digest(matrix, cell),
+        created=report.started,
+        status=Status(state="unpublished", reason="not judged yet"),
+    )
+
+
+def _tests(report: SmokeReport, evidence: Digest) -> tuple[SuiteResult, ...]:
+    """Return the report as the index lists it: one suite for the contents, one for the GPU."""
+    gpu = report.host.gpus[0] if report.host.gpus else None
+    host = {"gpu": gpu.name, "sm": gpu.sm, "driver": report.host.driver} if gpu else {}
+    suites = (("contents", report.contents), ("gpu", report.gpu))
+    return tuple(
+        SuiteResult(
+            suite=suite,
+            verdict=verdict,
+            evidence=evidence,
+            at=report.ended,
+            probe=report.probe_key,
+            **host,
+        )
+        for suite, verdict in suites
+    )
