@@ -1,0 +1,82 @@
+"""The command line: parse, call, print. The only place that prints, catches and exits.
+
+- stdout is the answer, stderr is talk; with `--json` stdout is one document, on errors too.
+- Exit codes: 0 done, 1 failures, 2 bad input, 3 empty selection, 75 try again, 130/143 signal.
+- A traceback is shown with `--debug` only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from curator.cli._console import Console, Interrupted
+from curator.cli._engine import engine
+from curator.cli._inputs import lock, matrix, validate
+from curator.cli._published import index
+from curator.cli._run import demo, plan, render, run
+from curator.errors import CuratorError, Diagnostic
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("-C", "directory", metavar="DIR", default=".", help="Run as if started in DIR.")
+@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but the answer and errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more about what is being done.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto")
+@click.option("--progress", type=click.Choice(["auto", "tty", "plain", "none"]), default="auto")
+@click.version_option(package_name="curator")
+@click.pass_context
+def cli(context: click.Context, /, **options: object) -> None:
+    """Build, test on GPUs, and publish deep-learning images with the evidence for every tag."""
+    console = context.ensure_object(Console)
+    console.configure(**options)
+
+
+for verb in (demo, engine, index, lock, matrix, plan, render, run, validate):
+    cli.add_command(verb)
+
+
+def main() -> None:
+    """Run the command line and exit with the code that README's table gives."""
+    console = Console()
+    try:
+        code = cli.main(prog_name="curator", standalone_mode=False, obj=console)
+    except CuratorError as error:
+        code = _fail(console, error)
+    except click.ClickException as error:
+        code = _usage(console, error)
+    except (KeyboardInterrupt, click.Abort):
+        console.fail([Diagnostic(code="interrupted", message="interrupted")])
+        code = 130
+    except Interrupted as signal:
+        code = signal.exit_code
+    except BrokenPipeError:
+        # The reader of our answer left, as `head` does; that is no failure of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        if console.debug:
+            raise
+        message = f"internal error: {error!r}"
+        hint = "run again with --debug and report what it shows"
+        console.fail([Diagnostic(code="internal", message=message, hint=hint)])
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(console: Console, error: CuratorError) -> int:
+    if console.debug:
+        raise error
+    console.fail(error.diagnostics)
+    return error.exit_code
+
+
+def _usage(console: Console, error: click.ClickException) -> int:
+    context = getattr(error, "ctx", None)
+    hint = f"see `{context.command_path} --help`" if context else None
+    console.fail([Diagnostic(code="usage", message=error.format_message(), hint=hint)])
+    return 2

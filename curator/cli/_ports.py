@@ -1,0 +1,75 @@
+"""The real ports of a run on this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from curator import provision
+from curator.engine import BuildxEngine, build_secrets
+from curator.errors import HostError
+from curator.farm import Ports, sweep
+from curator.host import host_facts
+from curator.registry import HttpRegistry
+from curator.runner import DockerRunner
+from curator.settings import Place
+from curator.store import DirectoryStore
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from curator.settings import Settings
+
+
+@contextmanager
+def connected(settings: Settings, cancelled: threading.Event) -> Iterator[Ports]:
+    """Give the ports of one run, and tidy up after it and after killed ones.
+
+    Raises:
+        HostError: no engine answers, or no registry is configured and none is embedded.
+    """
+    found = provision.status(settings.cache)
+    if found.engine is None:
+        raise HostError("no docker engine answers: start Docker, or run `curator engine up`")
+    registry = settings.registry or found.registry
+    if registry is None:
+        raise HostError(
+            "no registry is configured: name one (--registry, CURATOR_REGISTRY, matrix/farm.yaml), "
+            "or run `curator engine up` for an embedded one"
+        )
+    work = settings.cache / "work" / str(os.getpid())
+    sweep(work)
+    runner = DockerRunner(found.engine, cancelled)
+    runner.sweep()
+    try:
+        yield Ports(
+            engine=BuildxEngine(address=found.engine),
+            registry=HttpRegistry(),
+            runner=runner,
+            store=DirectoryStore(settings.store),
+            place=Place.parse(registry),
+            host=host_facts(),
+            secrets=build_secrets(os.environ, work),
+            make_base=lambda base, platform, destination: provision.make_base(
+                base, platform, destination, cache=settings.cache
+            ),
+            now=_now,
+            work=work,
+            logs=_logs(settings),
+        )
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _logs(settings: Settings) -> Path:
+    return settings.logs / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.getpid()}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,90 @@
+"""What a run says when it has ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from curator import provision
+from curator.index import read_index
+from curator.matrix import select
+from curator.settings import Place
+from curator.store import DirectoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from curator.farm import CellResult
+    from curator.index import Entry
+    from curator.matrix import Matrix
+    from curator.settings import Settings
+
+IMPORTS = {
+    "cupy": "cupy",
+    "jax": "jax",
+    "numba-cuda": "numba.cuda",
+    "pytorch": "torch",
+    "tensorflow": "tensorflow",
+}
+MIB = 1024**2
+
+
+def summary(results: Sequence[CellResult]) -> str:
+    """Return a line per cell, and the failures again at the end, same causes together."""
+    if not results:
+        return "Nothing to do."
+    lines = [_line(result) for result in results]
+    causes: dict[str, list[CellResult]] = {}
+    for result in results:
+        if result.cause:
+            causes.setdefault(_without_names(result), []).append(result)
+    for cells in causes.values():
+        names = ", ".join(result.cell for result in cells)
+        lines += ["", f"{cells[0].outcome.value}: {names}", f"  {cells[0].cause}"]
+        lines += [f"  log: {result.log}" for result in cells if result.log]
+    counts = {result.outcome.value: 0 for result in results}
+    for result in results:
+        counts[result.outcome.value] += 1
+    built = sum(result.built for result in results)
+    told = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
+    return "\n".join([*lines, "", f"{told} ({built} built)"])
+
+
+def _without_names(result: CellResult) -> str:
+    return result.cause.replace(result.cell, "")
+
+
+def _line(result: CellResult) -> str:
+    stages = "  ".join(f"{name} {ms / 1000:.0f} s" for name, ms in result.stages_ms.items())
+    size = f"{result.size_bytes / MIB:.0f} MiB" if result.size_bytes else ""
+    return f"{result.outcome.value:<10} {result.cell}  {size}  {stages}".rstrip()
+
+
+def references(
+    matrix: Matrix, settings: Settings, selectors: tuple[str, ...]
+) -> tuple[str, dict[str, Any]]:
+    """Return what can be pulled, where the index is, and a command that works here."""
+    index = read_index(DirectoryStore(settings.store))
+    chosen = set(select([cell.id for cell in matrix.cells], selectors))
+    entries = [entry for entry in index.entries if entry.cell in chosen and entry.is_published]
+    place = Place.parse(settings.registry or "")
+    pulls = [_pull(entry, place) for entry in entries]
+    data: dict[str, Any] = {"references": pulls, "index": str(settings.store / "v1/index.json")}
+    if not pulls:
+        return f"Nothing is published.\nindex: {data['index']}", data
+    data["run"] = _run_line(entries[0], pulls[0], settings)
+    listed = "\n".join(f"  {pull}" for pull in pulls)
+    return f"Published:\n{listed}\nindex: {data['index']}\nrun:   {data['run']}", data
+
+
+def _pull(entry: Entry, place: Place) -> str:
+    return f"{place.repository(entry.repository)}:{entry.tags[0]}@{entry.digest}"
+
+
+def _run_line(entry: Entry, pull: str, settings: Settings) -> str:
+    """Return a `docker run` that works with the engine of this machine, GPU or not."""
+    engine = provision.status(settings.cache).engine
+    command = " ".join(engine.command) if engine else "docker"
+    network = "--network host " if engine and engine.kind == "embedded" else ""
+    module = IMPORTS.get(entry.stack.framework, entry.stack.framework)
+    program = f"import {module} as m; print(m.__name__, 'imported')"
+    return f'{command} run --rm {network}{pull} python -c "{program}"'
