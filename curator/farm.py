@@ -179,7 +179,8 @@ def _cell(planned: PlannedCell, shared: _Run) -> CellResult:
         log.exception("cell %s", cell)
         result = CellResult(cell=cell, outcome=Outcome.FAILED, cause=f"internal: {error!r}")
     shared.observe(Event(cell=cell, stage=result.outcome.value, detail=result.cause))
-    return result
+    found = log_path if log_path.exists() else None
+    return replace(result, log=found, stages_ms=clock.spent_ms)
 
 
 @dataclass(slots=True)
@@ -213,12 +214,7 @@ def _steps(planned: PlannedCell, shared: _Run, clock: _Stages, log_path: Path) -
         report = _smoke(planned, staged, shared)
     with clock.stage("publish"), shared.publishing:
         result = _publish(planned, staged, report, shared)
-    return replace(
-        result,
-        built=built,
-        log=log_path if built else None,
-        stages_ms=clock.spent_ms,
-    )
+    return replace(result, built=built)
 
 
 def _staged(planned: PlannedCell, ports: Ports) -> Reference | None:
