@@ -38,7 +38,7 @@ ENGINE_SUITE = "trixie"
 ENGINE_PACKAGES = ("docker.io", "docker-cli", "docker-buildx", "containerd", "tini")
 TOOL_PACKAGES = ("docker-registry", "mmdebstrap")
 PERL_MODULES = ("English", "Math::BigInt", "Term::ANSIColor", "Digest::SHA", "Time::HiRes")
-BUILD_CACHE = "40GB"
+BUILD_CACHE = "20GB"
 ANSWER_S = 10.0
 SOCKET_LIMIT = 100
 

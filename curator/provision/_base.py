@@ -38,6 +38,7 @@ GROUP = "user:x:1000:"
 
 # What a build leaves of its machine or its moment.
 TRACES = (
+    "etc/apt/apt.conf.d/99mmdebstrap",
     "etc/apt/sources.list", "etc/apt/sources.list.d/*", "etc/hostname", "etc/resolv.conf",
     "etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-",
     "var/cache/apt/*", "var/cache/debconf/*", "var/cache/ldconfig/*",
@@ -85,6 +86,8 @@ def _mmdebstrap(base: Base, platform: Platform, tar: Path, tools: Path | None) -
         str(program), "--mode=root", "--variant=minbase", "--quiet",
         f"--include={','.join(base.include)}",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in base.exclude_paths),
+        # Whether apt can drop its rights depends on the path we work in, and shows in what it makes.
+        '--aptopt=APT::Sandbox::User "root";',
         *(f"--customize-hook={hook}" for hook in _hooks()),
         base.suite, str(tar), "-",
     ]  # fmt: skip
