@@ -122,8 +122,11 @@ def read_tree(root: Path) -> Tree:
         name = path.relative_to(root).as_posix()
         try:
             tree[name] = _read(path, root)
-        except ValueError as error:
-            findings.append(Diagnostic(code="file", message=str(error), file=name))
+        except _UnreadableError as error:
+            finding = Diagnostic(
+                code="file", message=str(error), file=name, line=error.line, column=1
+            )
+            findings.append(finding)
     if findings:
         raise InputError(*findings)
     return tree
@@ -136,26 +139,31 @@ def _files(root: Path) -> Iterator[Path]:
             yield from (Path(directory, name) for name in sorted(names) if name[0] != ".")
 
 
+class _UnreadableError(Exception):
+    """A file that cannot be part of a farm, and the line where that shows."""
+
+    def __init__(self, message: str, line: int = 1) -> None:
+        super().__init__(message)
+        self.line = line
+
+
 def _read(path: Path, root: Path) -> str:
     if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"a link out of the farm, to {path.resolve()}: copy the file instead")
+        raise _UnreadableError(f"a link out of the farm, to {path.resolve()}: copy the file")
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from error
+        raise _UnreadableError(f"cannot be read: {error.strerror}") from error
     if len(data) > MAX_FILE_BYTES:
         size = path.stat().st_size
-        raise ValueError(
-            f"{size} bytes, more than the {MAX_FILE_BYTES} that a farm's file may have"
-        )
+        raise _UnreadableError(f"{size} bytes, more than the {MAX_FILE_BYTES} a file here may have")
     try:
         return data.decode()
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"not UTF-8 at byte {error.start}, line {line}: save it as UTF-8"
-        ) from error
+        message = f"not UTF-8 at byte {error.start}: save it as UTF-8"
+        raise _UnreadableError(message, line) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

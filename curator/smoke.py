@@ -187,6 +187,7 @@ class Probes:
     def __init__(self, tree: Tree) -> None:
         self._harness = files("curator").joinpath("harness.py").read_text(encoding="utf-8")
         self._tree = tree
+        self._checked: set[str] = set()
 
     def assemble(self, cell: Cell, lock: Lock) -> Probe:
         """Return a cell's probe: harness, the framework's checks, and what its label promises.
@@ -195,15 +196,7 @@ class Probes:
             InputError: the framework's probe is missing, no Python, or too long to travel.
         """
         file = f"dockerfiles/{cell.framework}/probe.py"
-        text = self._tree.get(file, "")
-        try:
-            compile(text, file, "exec")
-        except SyntaxError as error:
-            message = f"no Python: {error.msg}"
-            finding = Diagnostic(
-                code="probe", message=message, file=file, line=error.lineno, column=error.offset
-            )
-            raise InputError(finding) from error
+        text = self._text(file)
         expected = expectations(cell, lock)
         program = (
             f"{self._harness}\n{text}\nEXPECT.update({json.dumps(expected, sort_keys=True)})\n"
@@ -214,6 +207,24 @@ class Probes:
         checks = ("python", "libraries", "framework", GPU_CHECK)
         key = hashlib.sha256(program.encode()).hexdigest()
         return Probe(program=program, checks=checks, key=key)
+
+    def _text(self, file: str) -> str:
+        """Return a probe's text, having found once that it is Python."""
+        text = self._tree.get(file, "")
+        if file not in self._checked:
+            try:
+                compile(text, file, "exec")
+            except (SyntaxError, ValueError) as error:
+                finding = Diagnostic(
+                    code="probe",
+                    message=f"no Python: {getattr(error, 'msg', error)}",
+                    file=file,
+                    line=getattr(error, "lineno", 1),
+                    column=getattr(error, "offset", 1),
+                )
+                raise InputError(finding) from error
+            self._checked.add(file)
+        return text
 
 
 def expectations(cell: Cell, lock: Lock) -> dict[str, dict[str, str]]:

@@ -11,8 +11,8 @@ demo: ["demo-*"]
 """
 CUDA = """\
 releases:
-  "12.8": {toolkit: "12.8.1", runtime: "12.8.90", driver_floor: "525.60.13", source: s, read: "2026-11-23"}
-  "13.0": {toolkit: "13.0.2", runtime: "13.0.96", driver_floor: "580.65.06", source: s, read: "2026-11-23"}
+  "12.8": {toolkit: "12.8.1", driver_floor: "525.60.13", source: s, read: "2026-11-23"}
+  "13.0": {toolkit: "13.0.2", driver_floor: "580.65.06", source: s, read: "2026-11-23"}
 """
 BASES = """\
 bases:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +19,9 @@ from curator.cli._inputs import lock, matrix, validate
 from curator.cli._published import index
 from curator.cli._run import demo, plan, render, run
 from curator.errors import CuratorError, Diagnostic
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -40,11 +44,12 @@ for verb in (demo, engine, index, lock, matrix, plan, render, run, validate):
     cli.add_command(verb)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code that README's table gives."""
-    console = Console()
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    console = Console(given)
     try:
-        code = cli.main(prog_name="curator", standalone_mode=False, obj=console)
+        code = cli.main(given, prog_name="curator", standalone_mode=False, obj=console)
     except CuratorError as error:
         code = _fail(console, error)
     except click.ClickException as error:

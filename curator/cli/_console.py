@@ -15,7 +15,7 @@ import click
 from curator import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from rich.console import Console as RichConsole
 
@@ -38,11 +38,12 @@ class Interrupted(Exception):  # noqa: N818 - a fact about the process, not an e
 class Console:
     """The options that stand before the verb, and the two streams."""
 
-    def __init__(self) -> None:
+    def __init__(self, arguments: Sequence[str] = ()) -> None:
         self.directory = Path()
-        self.json = "--json" in sys.argv[1:]
+        # Errors in the options themselves are answered as asked, too.
+        self.json = "--json" in arguments
         self.quiet = False
-        self.debug = "--debug" in sys.argv[1:]
+        self.debug = "--debug" in arguments
         self.color = "auto"
         self.progress = "auto"
         self.command = ""

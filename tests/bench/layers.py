@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curator import matrix, provision, settings
@@ -28,6 +27,8 @@ from curator.settings import Place
 from tests.conftest import PLATFORM, ROOT
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from curator.lockfile import Lock
     from curator.oci import Reference
 
@@ -132,7 +133,8 @@ def main() -> None:
             stored |= blobs
             spent += seconds
             size = sum(blobs.values()) / 1e6
-            print(f"  {name:<12} {len(parts):>3} layers {size:8.0f} MB {seconds:6.0f} s", flush=True)
+            told = f"{len(parts):>3} layers {size:8.0f} MB {seconds:6.0f} s"
+            print(f"  {name:<12} {told}", flush=True)
         totals[title] = sum(stored.values())
         print(f"{title}: {totals[title] / 1e6:.0f} MB stored, {spent:.0f} s", flush=True)
     whole, split_bytes = totals.values()

@@ -38,7 +38,8 @@ def main() -> None:
     bare = wall([sys.executable, "-c", "pass"])
     whole = wall([sys.executable, "-c", "from curator.cli import main; main()", "plan"])
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"bare python {bare:.2f} s; curator plan {whole:.2f} s ({whole / bare:.0f} x), {peak:.0f} MiB")
+    ratio = whole / bare
+    print(f"bare python {bare:.2f} s; curator plan {whole:.2f} s ({ratio:.0f} x), {peak:.0f} MiB")
     for cells in [int(text) for text in sys.argv[1:]] or [1_000, 10_000]:
         tree = synthetic_tree(cells)
         start = time.monotonic()

@@ -17,7 +17,10 @@ import pytest
 
 from curator.cli._inputs import write
 from curator.lock import lock
-from curator.matrix import candidates
+from curator.lockfile import parse_base
+from curator.matrix import bases, candidates
+from curator.recipe import base_key
+from curator.registry import HttpRegistry
 from curator.settings import read_tree
 from tests.conftest import ROOT
 
@@ -175,10 +178,6 @@ def farm(
 @pytest.fixture(scope="session")
 def push_base(base_layout: Path) -> Callable[[Path, Place], None]:
     """Put the base where a farm's run looks for it."""
-    from curator.lockfile import parse_base
-    from curator.matrix import bases
-    from curator.recipe import base_key
-    from curator.registry import HttpRegistry
 
     def push(root: Path, place: Place) -> None:
         base = bases(read_tree(root))["debian-12"]

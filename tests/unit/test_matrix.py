@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import pytest
@@ -365,11 +366,12 @@ def test_findings_of_all_files_come_at_once() -> None:
 
 
 def test_an_undefined_name_in_a_template_has_a_position() -> None:
-    tree = edited("dockerfiles/demo/Dockerfile.j2", "FROM base\n", "FROM base\nENV A={{ nothing }}\n")
+    template = "dockerfiles/demo/Dockerfile.j2"
+    tree = edited(template, "FROM base\n", "FROM base\nENV A={{ nothing }}\n")
     found = matrix.load(tree)
     with pytest.raises(InputError) as caught:
         render(found.cells[0], found, Templates(tree), installer="uv 0")
-    assert str(caught.value).startswith("dockerfiles/demo/Dockerfile.j2:2:1: 'nothing' is undefined")
+    assert str(caught.value).startswith(f"{template}:2:1: 'nothing' is undefined")
 
 
 @given(st.data())
@@ -380,12 +382,11 @@ def test_damaged_files_give_findings_and_nothing_else(data: st.DataObject) -> No
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, min(len(text), start + 20)))
     tree[name] = text[:start] + data.draw(st.text(max_size=8)) + text[end:]
-    try:
+    with contextlib.suppress(InputError):
         found = matrix.load(tree)
-    except InputError as error:
-        assert error.diagnostics
-    else:
-        assert {cell.id for cell in found.cells} == set(found.locks)
+        cells = {cell.id for cell in found.cells}
+        assert cells
+        assert cells == set(found.locks)
 
 
 IDS = ("cupy-14.2-cuda12.9", "cupy-14.2-cuda13.0", "jax-0.10-cuda12.9", "jax-0.10-cuda13.0")

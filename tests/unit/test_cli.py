@@ -1,0 +1,163 @@
+"""The command line: exit codes, streams, and one JSON document whatever happens."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from curator.cli import main
+from tests.trees import tiny_tree
+from tests.unit.test_matrix import BROKEN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a call of the command line ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.out)["data"]
+
+
+def lay(tree: Mapping[str, str], root: Path) -> Path:
+    for name, text in tree.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.fixture
+def curator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Said]:
+    """Run the command line in a farm's directory, away from the user's own things."""
+    monkeypatch.setenv("CURATOR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CURATOR_REGISTRY", raising=False)
+    monkeypatch.delenv("CURATOR_STORE", raising=False)
+
+    def call(*arguments: str, tree: Mapping[str, str] | None = None) -> Said:
+        root = lay(tree or tiny_tree(), tmp_path / "farm")
+        monkeypatch.chdir(root)
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        captured = capsys.readouterr()
+        return Said(code=int(ended.value.code or 0), out=captured.out, err=captured.err)
+
+    return call
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_input_exits_with_2_and_a_position(name: str, curator: Callable[..., Said]) -> None:
+    said = curator("validate", tree=BROKEN[name].tree)
+    assert said.code == 2
+    assert said.out == ""
+    assert BROKEN[name].place in said.err
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("verb", ["validate", "plan", "matrix", "run", "render x", "index show"])
+def test_errors_are_one_json_document(verb: str, curator: Callable[..., Said]) -> None:
+    said = curator("--json", *verb.split(), tree=BROKEN["unquoted version"].tree)
+    document = json.loads(said.out)
+    assert (said.code, document["status"], document["data"]) == (2, "error", None)
+    (finding, *_) = document["diagnostics"]
+    assert (finding["file"], finding["line"], finding["column"]) == ("matrix/demo.yaml", 6, 10)
+
+
+def test_plan_says_what_and_why(curator: Callable[..., Said]) -> None:
+    said = curator("plan")
+    assert said.code == 0
+    assert said.out.splitlines() == [
+        "  + demo-1.0-cuda12.8-py3.11  build  new cell (matrix/demo.yaml:5)",
+        "  + demo-2.0-cuda12.8-py3.11  build  new cell (matrix/demo.yaml:5)",
+        "  + demo-2.0-cuda13.0-py3.11  build  new cell (matrix/demo.yaml:5)",
+        "  ! demo-1.0-cuda13.0-py3.11  rejected too old for CUDA 13",
+        "Plan: 3 to add, 0 to rebuild, 0 to test again, 0 unchanged.",
+    ]
+    assert curator("plan").out == said.out
+    assert curator("plan", "--check").code == 1
+
+
+def test_a_plan_file_has_the_keys(curator: Callable[..., Said], tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    curator("plan", "*-cuda13*", "-o", str(path))
+    (cell,) = json.loads(path.read_text())["cells"]
+    assert (cell["id"], cell["action"]) == ("demo-2.0-cuda13.0-py3.11", "build")
+    assert len(cell["recipe"]) == len(cell["probe"]) == 64
+
+
+def test_matrix_prints_ids(curator: Callable[..., Said]) -> None:
+    assert curator("matrix", "*2.0*", "!*13.0*").out == "demo-2.0-cuda12.8-py3.11\n"
+    rejected = curator("matrix", "--rejected").out
+    assert rejected == (
+        "demo-1.0-cuda13.0-py3.11\n    too old for CUDA 13\n    source: release notes\n"
+    )
+    assert [cell["cuda"] for cell in curator("matrix", "--json").data] == ["12.8", "12.8", "13.0"]
+    github = json.loads(curator("matrix", "--emit", "github").out)
+    assert len(github[0]["include"]) == 3
+
+
+def test_an_empty_selection_exits_with_3(curator: Callable[..., Said]) -> None:
+    said = curator("plan", "demo-3.0-cuda12.8-py3.11")
+    assert said.code == 3
+    assert "nearest: demo-2.0-cuda12.8-py3.11" in said.err
+
+
+def test_usage_exits_with_2(curator: Callable[..., Said]) -> None:
+    said = curator("plan", "--no-such-option")
+    assert said.code == 2
+    assert "curator plan --help" in said.err
+
+
+def test_render_writes_what_is_built(curator: Callable[..., Said], tmp_path: Path) -> None:
+    cell = "demo-2.0-cuda12.8-py3.11"
+    shown = curator("render", cell).out
+    assert shown.startswith("FROM base\nCOPY layers/")
+    curator("render", cell, "-o", str(tmp_path / "out"))
+    assert (tmp_path / "out/Dockerfile").read_text() == shown
+    assert (tmp_path / "out/constraints.txt").read_text() == "demo-pkg==2.0\n"
+
+
+def test_no_farm_says_where_to_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["plan"])
+    assert ended.value.code == 2
+    assert "-C DIR" in capsys.readouterr().err
+
+
+def test_files_that_are_no_text_are_told(curator: Callable[..., Said], tmp_path: Path) -> None:
+    root = lay(tiny_tree(), tmp_path / "farm")
+    (root / "matrix/latin.yaml").write_bytes(b"framework: caf\xe9\n")
+    (root / "matrix/out.yaml").symlink_to("/etc/hostname")
+    (root / "matrix/huge.yaml").write_bytes(b"#" * 10_000_000)
+    said = curator("plan")
+    assert said.code == 2
+    assert "matrix/latin.yaml:1:1: not UTF-8 at byte 14" in said.err
+    assert "matrix/out.yaml:1:1: a link out of the farm" in said.err
+    assert "matrix/huge.yaml:1:1: 10000000 bytes" in said.err
+
+
+def test_a_run_without_an_engine_says_how_to_get_one(
+    curator: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    said = curator("run")
+    assert said.code == 1
+    assert "curator engine up" in said.err
+    assert Path(tmp_path / "cache" / "engine").exists() is False
