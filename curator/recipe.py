@@ -140,8 +140,8 @@ class Templates:
             finding = _finding(error.name or name, error.lineno, error.message)
         except jinja2.TemplateNotFound as error:
             finding = _finding(name, 1, f"template {error.name!r} is not below {_FOLDER}")
-        except jinja2.TemplateError as error:
-            finding = _finding(*_where(error, name), error.message)
+        except Exception as error:  # noqa: BLE001 - a template is input: what it raises is a finding
+            finding = _finding(*_where(error, name), _message(error))
         raise InputError(finding)
 
 
@@ -269,7 +269,14 @@ def _finding(name: str, line: int, message: str | None) -> Diagnostic:
     )
 
 
-def _where(error: jinja2.TemplateError, name: str) -> tuple[str, int]:
+def _message(error: Exception) -> str:
+    """Return an error's words; those of Python's own need their kind to be understood."""
+    if isinstance(error, jinja2.TemplateError):
+        return error.message or ""
+    return f"{type(error).__name__}: {error}"
+
+
+def _where(error: Exception, name: str) -> tuple[str, int]:
     """Return the template and line an error came from: the traceback's last template frame."""
     found = (name, 1)
     trace = error.__traceback__
