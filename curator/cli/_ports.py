@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from curator.matrix import FarmConfig
     from curator.settings import Settings
 
 
 @contextmanager
-def connected(settings: Settings, cancelled: threading.Event) -> Iterator[Ports]:
+def connected(settings: Settings, farm: FarmConfig, cancelled: threading.Event) -> Iterator[Ports]:
     """Give the ports of one run, and tidy up after it and after killed ones.
 
     Raises:
@@ -50,7 +51,7 @@ def connected(settings: Settings, cancelled: threading.Event) -> Iterator[Ports]
     try:
         yield Ports(
             engine=BuildxEngine(address=found.engine),
-            registry=HttpRegistry(),
+            registry=HttpRegistry(deadline_s=farm.registry_timeout_s),
             runner=runner,
             store=DirectoryStore(settings.store),
             place=Place.parse(registry),

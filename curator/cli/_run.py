@@ -207,7 +207,7 @@ class _Job:
         if not plan.work:
             return
         self.console.say("bases: making what the registry lacks (half a minute each)")
-        with connected(self.settings, self.cancelled) as ports:
+        with connected(self.settings, self.matrix.farm, self.cancelled) as ports:
             files = moved_bases(plan, self.matrix, ports)
         if files:
             write(self.console.root(), files)
@@ -222,7 +222,7 @@ class _Job:
 
         if not self.plan(selectors, gpus=_gpus()).work:
             return ()
-        with connected(self.settings, self.cancelled) as ports, self._signals():
+        with connected(self.settings, self.matrix.farm, self.cancelled) as ports, self._signals():
             plan = self.plan(selectors, gpus=len(ports.host.gpus))
             mode = "none" if self.console.quiet else self.console.progress
             with board(self.console.rich(), len(plan.work), mode) as shown:

@@ -104,6 +104,7 @@ class _Reader:
                 jobs=row.jobs,
                 build_timeout_s=row.timeouts.build,
                 smoke_timeout_s=row.timeouts.smoke,
+                registry_timeout_s=row.timeouts.registry,
                 alone_bytes=row.layers.alone_mib * 1024**2,
                 epoch=row.epoch,
                 demo=tuple(row.demo),

@@ -59,6 +59,7 @@ class Timeouts(_Model):
 
     build: int = Field(default=3600, ge=1)
     smoke: int = Field(default=900, ge=1)
+    registry: int = Field(default=60, ge=1)
 
 
 class Layers(_Model):

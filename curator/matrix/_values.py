@@ -100,6 +100,7 @@ class FarmConfig:
     jobs: int
     build_timeout_s: int
     smoke_timeout_s: int
+    registry_timeout_s: int
     alone_bytes: int
     epoch: int
     demo: tuple[str, ...]

@@ -35,7 +35,7 @@ CUTOFF = "2026-11-22T00:00:00Z"
 FARM = """\
 epoch: 1700000000
 jobs: 2
-timeouts: {build: 300, smoke: 120}
+timeouts: {build: 300, smoke: 120, registry: 5}
 demo: ["*"]
 """
 TINY = """\
