@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import shutil
+import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from curator import matrix, provision, settings
-from curator.oci import Platform
+from curator.lockfile import BaseLock, dump_base, parse_base
 from curator.provision import _processes
 from curator.settings import Place
+from tests import machines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from curator.matrix import Tree
+    from curator.matrix import Base, Tree
     from curator.ports import EngineAddress
 
 ROOT = Path(__file__).parent.parent
-PLATFORM = Platform.parse("linux/amd64")
+PLATFORM = machines.PLATFORM
 
 
 @pytest.fixture(scope="session")
@@ -67,17 +72,44 @@ def place(registry_address: str, request: pytest.FixtureRequest) -> Place:
 
 
 @pytest.fixture(scope="session")
+def programs(cache: Path) -> Path:
+    """A cache that has the private engine's programs, whatever engine the machine has."""
+    found = machines.call("up", cache, environment={"DOCKER_HOST": machines.NOBODY})
+    if found.error:
+        pytest.fail(found.message)
+    return cache
+
+
+@pytest.fixture(scope="session")
 def base_layout(cache: Path, farm_tree: Tree) -> Path:
-    """This repository's debian-12 as an OCI layout, made once a day."""
-    import datetime
-
-    day = datetime.datetime.now(datetime.UTC).date().isoformat()
-    layout = cache / "tests" / f"debian-12-{day}"
-    if not (layout / "base.json").exists():
-        shutil.rmtree(layout.parent, ignore_errors=True)
-        base = matrix.bases(farm_tree)["debian-12"]
-        from curator.lockfile import dump_base
-
-        lock = provision.make_base(base, PLATFORM, layout, cache=cache)
-        (layout / "base.json").write_text(dump_base(lock))
+    """This repository's debian-12 as an OCI layout, made once a day, with its lock beside it."""
+    base = matrix.bases(farm_tree)["debian-12"]
+    today = datetime.now(UTC).date().isoformat()
+    layout = cache / "tests" / f"{base.name}-{today}-{_maker(base)}"
+    if layout.exists():
+        return layout
+    for older in layout.parent.glob(f"{base.name}-*"):
+        shutil.rmtree(older, ignore_errors=True)
+    layout.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=layout.parent) as directory:
+        made = Path(directory) / "layout"
+        lock = provision.make_base(base, PLATFORM, made, cache=cache)
+        (made / "base.json").write_text(dump_base(lock))
+        with contextlib.suppress(OSError):  # another session was first
+            made.rename(layout)
     return layout
+
+
+@pytest.fixture(scope="session")
+def base_lock(base_layout: Path) -> BaseLock:
+    """What `make_base` said of `base_layout`."""
+    lock = parse_base((base_layout / "base.json").read_text(), file="base.json")
+    assert isinstance(lock, BaseLock)
+    return lock
+
+
+def _maker(base: Base) -> str:
+    """Name what decides on a base's bytes, apart from the archive: its recipe and our code."""
+    sources = sorted(Path(provision.__file__).parent.glob("*.py"))
+    text = "".join([repr(base), *(file.read_text() for file in sources)])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

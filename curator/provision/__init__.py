@@ -2,7 +2,7 @@
 
 - A system's engine is used if one answers; nothing on the system is ever changed.
 - Everything private lives in one cache directory: programs unpacked from Debian packages, data,
-  logs, and a state file per daemon. Programs come as a whole or not at all.
+  and logs. Programs come as a whole or not at all; a daemon is known by its configuration file.
 - `up` and `down` can be called again at any time, by several processes at once, and after a kill.
 """
 
@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -90,6 +91,10 @@ class _Layout:
         return Path("/run") / f"curator-{name}"
 
     @property
+    def config(self) -> Path:
+        return self.engine / "daemon.json"
+
+    @property
     def registry(self) -> Path:
         return self.cache / "registry"
 
@@ -105,7 +110,7 @@ class _Layout:
 
 def status(cache: Path) -> Status:
     """Return what would be used now; starts nothing."""
-    layout = _Layout(cache)
+    layout = _Layout(cache.resolve())
     return Status(engine=_engine(layout), registry=_registry(layout), state=cache)
 
 
@@ -116,7 +121,7 @@ def up(cache: Path) -> Status:
         HostError: this machine cannot have them; the message says what to install.
         TemporaryError: the mirror did not serve the programs.
     """
-    layout = _Layout(cache)
+    layout = _Layout(cache.resolve())
     with _locked(cache):
         if _engine(layout) is None:
             _check_host()
@@ -129,16 +134,23 @@ def up(cache: Path) -> Status:
 
 
 def down(cache: Path, *, purge: bool = False) -> Status:
-    """Stop what `up` started; with `purge`, remove everything it kept."""
-    layout = _Layout(cache)
+    """Stop what `up` started; with `purge`, remove everything it kept.
+
+    Raises:
+        HostError: something is mounted there and cannot be unmounted; nothing was removed.
+    """
+    layout = _Layout(cache.resolve())
     with _locked(cache):
         stop_registry(layout.registry)
-        _processes.stop(layout.engine / "dockerd.json")
+        _processes.stop(layout.config)
+        _processes.kill_users(layout.run)
         _unmount(layout)
         if purge:
             for path in (layout.engine, layout.registry, layout.run):
                 shutil.rmtree(path, ignore_errors=True)
-    return status(cache)
+    with contextlib.suppress(HostError):  # the system's engine is no matter of `down`
+        return status(cache)
+    return Status(engine=None, registry=None, state=cache)
 
 
 def make_base(base: Base, platform: Platform, destination: Path, *, cache: Path) -> BaseLock:
@@ -148,7 +160,7 @@ def make_base(base: Base, platform: Platform, destination: Path, *, cache: Path)
         HostError: this machine cannot make it.
         TemporaryError: the mirror did not serve a package.
     """
-    layout = _Layout(cache)
+    layout = _Layout(cache.resolve())
     with _locked(cache):
         _install_tools(layout)
     return _make_base(base, platform, destination, layout.tools)
@@ -265,8 +277,8 @@ def _perl_version() -> str:
 
 
 def _start_engine(layout: _Layout) -> None:
-    run, state = layout.run, layout.engine / "dockerd.json"
-    _processes.stop(state)
+    run = layout.run
+    _processes.stop(layout.config)
     run.mkdir(parents=True, exist_ok=True)
     plugins = layout.engine / "client" / "cli-plugins"
     plugins.mkdir(parents=True, exist_ok=True)
@@ -278,12 +290,12 @@ def _start_engine(layout: _Layout) -> None:
         "exec-root": str(run),
         "features": {"containerd-snapshotter": True},
         "hosts": [f"unix://{run / 'docker.sock'}"],
+        "ip-forward": False,
         "ip6tables": False,
         "iptables": False,
         "pidfile": str(run / "docker.pid"),
     }
-    path = layout.engine / "daemon.json"
-    path.write_text(json.dumps(config, indent=1))
+    layout.config.write_text(json.dumps(config, indent=1))
     programs = [str(layout.prefix / folder) for folder in ("usr/bin", "usr/sbin")]
     environment = {
         **os.environ,
@@ -291,8 +303,8 @@ def _start_engine(layout: _Layout) -> None:
     }
     (run / "docker.pid").unlink(missing_ok=True)
     log = layout.cache / "logs" / "dockerd.log"
-    command = [str(layout.prefix / "usr/sbin/dockerd"), "--config-file", str(path)]
-    daemon = _processes.start(command, log=log, state=state, environment=environment)
+    command = [str(layout.prefix / "usr/sbin/dockerd"), "--config-file", str(layout.config)]
+    daemon = _processes.start(command, log=log, environment=environment)
     address = layout.address
     _processes.wait_until(
         lambda: _info(address) is not None, daemon, log, what="the private docker engine"
@@ -302,14 +314,25 @@ def _start_engine(layout: _Layout) -> None:
 def _unmount(layout: _Layout) -> None:
     """Unmount what a killed engine left below its directories, the innermost first."""
     roots = tuple(f"{path}/" for path in (layout.engine, layout.run))
-    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for point in sorted((m for m in mounts if m.startswith(roots)), key=len, reverse=True):
+    for point in sorted((m for m in _mounts() if m.startswith(roots)), key=len, reverse=True):
         subprocess.run(["umount", "-l", point], check=False, capture_output=True)  # noqa: S603, S607
+    left = [m for m in _mounts() if m.startswith(roots)]
+    if left:
+        raise HostError(f"{left[0]} is mounted and cannot be unmounted: run as root, or unmount it")
+
+
+def _mounts() -> list[str]:
+    """Return all mount points; the kernel writes spaces and the like in octal."""
+    points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return [re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), x) for x in points]
 
 
 def start_registry(root: Path, tools: Path, *, port: int) -> str:
     """Start a registry over a directory on a loopback port and return its `host:port`."""
+    root = root.resolve()
     root.mkdir(parents=True, exist_ok=True)
+    if _processes.listens(port):
+        raise HostError(f"the registry's port {port} is taken: address already in use")
     config = {
         "version": "0.1",
         "log": {"level": "warn", "accesslog": {"disabled": True}},
@@ -324,15 +347,14 @@ def start_registry(root: Path, tools: Path, *, port: int) -> str:
     log = root / "registry.log"
     command = [str(tools / "usr/bin/docker-registry"), "serve", str(root / "config.json")]
     environment = {"PATH": "/usr/bin:/bin", "OTEL_TRACES_EXPORTER": "none"}
-    state = root / "registry.json"
-    daemon = _processes.start(command, log=log, state=state, environment=environment)
+    daemon = _processes.start(command, log=log, environment=environment)
     _processes.wait_until(lambda: _processes.listens(port), daemon, log, what="the registry")
     return f"127.0.0.1:{port}"
 
 
 def stop_registry(root: Path) -> None:
     """Stop the registry over a directory, if it runs."""
-    _processes.stop(root / "registry.json")
+    _processes.stop(root.resolve() / "config.json")
 
 
 def _port(root: Path) -> int:
@@ -345,6 +367,6 @@ def _port(root: Path) -> int:
 
 
 def _registry(layout: _Layout) -> str | None:
-    if _processes.find(layout.registry / "registry.json") is None:
+    if _processes.find(layout.registry / "config.json") is None:
         return None
     return f"127.0.0.1:{(layout.registry / 'port').read_text().strip()}"

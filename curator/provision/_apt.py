@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 SOURCES = Path("/etc/apt")
 
+# As in http://deb.debian.org/debian, .../archive/debian/20250520T000000Z of a snapshot, and
+# mirror+file:///etc/apt/mirrors/debian.list of Debian's cloud images.
+ARCHIVE = re.compile(r"/debian(\.list|/\w+)?$")
+SECURITY = re.compile(r"/debian-security(\.list|/\w+)?$")
+
+# Emptying a list takes a file: on a command line apt only appends to it.
+NO_HOOKS = "".join(
+    f"#clear APT::Update::{event};\n"
+    for event in ("Post-Invoke", "Post-Invoke-Success", "Post-Invoke-Failure")
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mirrors:
@@ -51,33 +62,53 @@ def mirrors() -> Mirrors:
             f"{' and '.join(needed)} not found: a private engine is made from Debian packages; "
             "on other systems install Docker 25 or later with buildx"
         )
-    found = [(uri.rstrip("/"), key) for uri, key in _configured()]
-    archive = next((uri for uri, _ in found if uri.endswith("/debian")), None)
+    found = sorted(_configured(), key=_Source.is_foreign)
+    archive = next((source for source in found if ARCHIVE.search(source.uri)), None)
     if archive is None:
         raise HostError(
-            "apt here has no Debian archive (a URI ending in /debian): add one, "
+            "apt here has no Debian archive (a URI with /debian, component main): add one, "
             "or install Docker 25 or later with buildx"
         )
-    security = next((uri for uri, _ in found if uri.endswith("debian-security")), None)
-    keyring = next((key for uri, key in found if uri == archive and key), KEYRING)
-    return Mirrors(archive=archive, security=security, keyring=keyring)
+    security = next((source.uri for source in found if SECURITY.search(source.uri)), None)
+    return Mirrors(archive=archive.uri, security=security, keyring=archive.key or KEYRING)
 
 
-def _configured() -> Iterator[tuple[str, str | None]]:
-    """Give each (URI, keyring) of the machine's sources, in both of apt's formats."""
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One URI that binary packages of component `main` come from."""
+
+    uri: str
+    key: str | None
+
+    def is_foreign(self) -> bool:
+        """Whether it is signed with another key than Debian's, as other vendors' archives are."""
+        return self.key is not None and not Path(self.key).name.startswith("debian-archive")
+
+
+def _configured() -> Iterator[_Source]:
+    """Give the machine's sources, in both of apt's formats (sources.list(5))."""
     for file in sorted((SOURCES / "sources.list.d").glob("*.sources")):
         for stanza in re.split(r"\n\s*\n", file.read_text()):
-            fields = dict(re.findall(r"^([A-Za-z-]+):[ \t]*(\S.*)$", stanza, re.MULTILINE))
-            for uri in fields.get("URIs", "").split():
-                key = fields.get("Signed-By", "")
-                yield uri, key if key.startswith("/") else None
+            yield from _stanza(stanza)
     for file in (SOURCES / "sources.list", *sorted((SOURCES / "sources.list.d").glob("*.list"))):
         if not file.is_file():
             continue
-        pattern = r"^deb\s+(?:\[([^\]]*)\]\s+)?(\S+)"
-        for options, uri in re.findall(pattern, file.read_text(), re.MULTILINE):
+        pattern = r"^deb\s+(?:\[([^\]]*)\]\s+)?(\S+)\s+\S+\s+([^\n#]*)"
+        for options, uri, components in re.findall(pattern, file.read_text(), re.MULTILINE):
             key = re.search(r"signed-by=(\S+)", options)
-            yield uri, key[1] if key else None
+            if "main" in components.split():
+                yield _Source(uri.rstrip("/"), key[1] if key else None)
+
+
+def _stanza(text: str) -> Iterator[_Source]:
+    lines = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    found = re.findall(r"^([A-Za-z-]+):(.*(?:\n[ \t].*)*)", lines, re.MULTILINE)
+    fields = {name.lower(): value.split() for name, value in found}
+    enabled = fields.get("enabled", ["yes"])[0].lower() not in {"no", "false", "0", "off"}
+    if enabled and "deb" in fields.get("types", ()) and "main" in fields.get("components", ()):
+        key = next((word for word in fields.get("signed-by", ()) if word.startswith("/")), None)
+        for uri in fields.get("uris", ()):
+            yield _Source(uri.rstrip("/"), key)
 
 
 def host_suite() -> str:
@@ -96,17 +127,18 @@ def unpack(packages: Sequence[str], suite: str, prefix: Path, state: Path) -> No
         TemporaryError: the mirror did not serve them.
     """
     where = state / suite
+    shutil.rmtree(where, ignore_errors=True)
     for folder in ("lists/partial", "cache/archives/partial", "debs"):
         (where / folder).mkdir(parents=True, exist_ok=True)
     (where / "sources.list").write_text("\n".join(mirrors().lines(suite)) + "\n")
+    (where / "apt.conf").write_text(NO_HOOKS)
     options = [
+        f"-c{where / 'apt.conf'}",
         f"-oDir::Etc::sourcelist={where / 'sources.list'}",
         "-oDir::Etc::sourceparts=/dev/null",
         f"-oDir::State::Lists={where / 'lists'}",
         f"-oDir::Cache={where / 'cache'}",
         "-oAPT::Sandbox::User=root",
-        "-oAPT::Update::Post-Invoke=",
-        "-oAPT::Update::Post-Invoke-Success=",
         "-oAcquire::Languages=none",
         "-oAcquire::Retries=3",
     ]
@@ -115,6 +147,14 @@ def unpack(packages: Sequence[str], suite: str, prefix: Path, state: Path) -> No
     for package in sorted((where / "debs").glob("*.deb")):
         _apt(["dpkg", "-x", str(package), str(prefix)], where)
     shutil.rmtree(where)
+
+
+def transport() -> list[str]:
+    """Return what this machine's apt says of proxies, certificates and retries, as options."""
+    command = ["apt-config", "dump", "--format", '%F "%v";%n', "Acquire"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    wanted = re.compile(r'^Acquire::(http|https|Retries)\b.*[^:] ".+";$', re.IGNORECASE)
+    return [line for line in result.stdout.splitlines() if wanted.match(line)]
 
 
 def _apt(command: Sequence[str], directory: Path) -> None:

@@ -88,6 +88,7 @@ def _mmdebstrap(base: Base, platform: Platform, tar: Path, tools: Path | None) -
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in base.exclude_paths),
         # Whether apt can drop its rights depends on the path we work in, and shows in what it makes.
         '--aptopt=APT::Sandbox::User "root";',
+        *(f"--aptopt={option}" for option in _apt.transport()),
         *(f"--customize-hook={hook}" for hook in _hooks()),
         base.suite, str(tar), "-",
     ]  # fmt: skip
@@ -96,6 +97,7 @@ def _mmdebstrap(base: Base, platform: Platform, tar: Path, tools: Path | None) -
         "SOURCE_DATE_EPOCH": str(base.epoch),
         "TMPDIR": str(tar.parent),
         "LC_ALL": "C.UTF-8",
+        **{name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")},
         **_perl(tools),
     }
     sources = "\n".join(_apt.mirrors().lines(base.suite)) + "\n"

@@ -1,15 +1,18 @@
-"""Daemons of ours: started in a session of their own, found again and stopped by a state file."""
+"""Daemons of ours: in sessions of their own, known by the configuration file that they run with.
+
+There are no pid files: a process is ours if its command line names our file, so nothing can be
+lost, half written, or name somebody else's process by now.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
 import subprocess
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,18 +26,18 @@ STOP_S = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Daemon:
-    """A process that was started; `started` is its start time in clock ticks since boot.
+    """A process that runs; `started` is its start time in clock ticks since boot.
 
     The start time tells the process from a later one with the same id.
     """
 
     pid: int
-    started: int
+    started: int | None
 
     @property
     def alive(self) -> bool:
         """Whether that very process still runs."""
-        return _started(self.pid) == self.started
+        return self.started is not None and _started(self.pid) == self.started
 
 
 def _started(pid: int) -> int | None:
@@ -46,10 +49,8 @@ def _started(pid: int) -> int | None:
     return None if fields[0] == "Z" else int(fields[19])
 
 
-def start(
-    command: Sequence[str], *, log: Path, state: Path, environment: Mapping[str, str]
-) -> Daemon:
-    """Start a daemon and remember it in `state`."""
+def start(command: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> Daemon:
+    """Start a daemon; its command line names its configuration file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - programs of the private prefix
@@ -63,30 +64,52 @@ def start(
         )
     # Whoever started it may exit first; until then its exit must not leave a zombie.
     process.returncode = 0
-    daemon = Daemon(pid=process.pid, started=_started(process.pid) or 0)
-    state.write_text(json.dumps(asdict(daemon)))
-    return daemon
+    return Daemon(pid=process.pid, started=_started(process.pid))
 
 
-def find(state: Path) -> Daemon | None:
-    """Return the daemon that a state file names, if it still runs."""
-    try:
-        daemon = Daemon(**json.loads(state.read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-    return daemon if daemon.alive else None
+def find(config: Path) -> Daemon | None:
+    """Return the daemon that runs with a configuration file, if it runs."""
+    for pid, (_, words) in _all().items():
+        if str(config) in words and words[0].startswith("/"):
+            return Daemon(pid=pid, started=_started(pid))
+    return None
 
 
-def stop(state: Path) -> None:
+def stop(config: Path) -> None:
     """End a daemon: politely, then for certain."""
-    daemon = find(state)
-    if daemon is not None:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(daemon.pid, number)
-            if _within(STOP_S, lambda: not daemon.alive):
-                break
-    state.unlink(missing_ok=True)
+    daemon = find(config)
+    if daemon is None:
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(daemon.pid, number)
+        if _within(STOP_S, lambda: not daemon.alive):
+            return
+
+
+def kill_users(directory: Path) -> None:
+    """Kill what names a path below a directory, with its children: a killed engine's containers."""
+    ours: set[int] = set()
+    for pid, (parent, words) in sorted(_all().items(), key=lambda item: item[1][0]):
+        if parent in ours or any(word.startswith(f"{directory}/") for word in words[1:]):
+            ours.add(pid)
+    daemons = [Daemon(pid=pid, started=_started(pid)) for pid in ours]
+    for daemon in daemons:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(daemon.pid, signal.SIGKILL)
+    _within(STOP_S, lambda: not any(daemon.alive for daemon in daemons))
+
+
+def _all() -> dict[int, tuple[int, list[str]]]:
+    """Return the parent and command line of each process but this one."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (place / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            parent = (place / "stat").read_text().rpartition(")")[2].split()[1]
+            found[int(place.name)] = (int(parent), words)
+    found.pop(os.getpid(), None)
+    return found
 
 
 def wait_until(ready: Callable[[], bool], daemon: Daemon, log: Path, *, what: str) -> None:
