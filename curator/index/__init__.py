@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Index:
     """One state: the newest generation, and the shards of it that were read.
 
@@ -120,21 +121,31 @@ class Index:
         """The generation's number; 0 before the first."""
         return self.tip.generation.number if self.tip else 0
 
-    @property
+    @cached_property
     def entries(self) -> tuple[Entry, ...]:
         """Every entry that was read, by cell; of one cell's entries the newest is the last."""
         found = [entry for shard in self.shards.values() for entry in shard.known]
         return tuple(sorted(found, key=_by_cell_and_age))
 
+    @cached_property
+    def _of_cell(self) -> Mapping[str, tuple[Entry, ...]]:
+        return {cell: tuple(group) for cell, group in groupby(self.entries, key=lambda e: e.cell)}
+
     def find(self, *, cell: str, recipe: str | None = None) -> Entry | None:
         """Return a cell's newest entry, or the one of a recipe key."""
-        found = [
-            entry
-            for shard in self.shards.values()
-            for entry in shard.known
-            if entry.cell == cell and recipe in {None, entry.recipe}
-        ]
-        return max(found, key=_by_cell_and_age, default=None)
+        found = self._of_cell.get(cell, ())
+        return next((e for e in reversed(found) if recipe in {None, e.recipe}), None)
+
+    def at(self, entry: Entry) -> Entry:
+        """Return what this state holds under an entry's id.
+
+        Raises:
+            KeyError: it holds nothing there.
+        """
+        found = self.find(cell=entry.cell, recipe=entry.recipe)
+        if found is None:
+            raise KeyError(entry.id)
+        return found
 
     def group(self, name: str) -> tuple[Entry, ...]:
         """Return the entries of one `framework/minor`: all that its moving tags depend on."""

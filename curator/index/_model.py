@@ -192,8 +192,8 @@ class Entry(Model):
 
     @property
     def is_published(self) -> bool:
-        """Whether the registry holds the image under its immutable tag."""
-        return bool(self.tags)
+        """Whether the image stands under its immutable tag, and nothing says not to pull it."""
+        return bool(self.tags) and self.status.state in {"candidate", "active", "deprecated"}
 
     @property
     def shard(self) -> str:

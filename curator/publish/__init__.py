@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from curator.errors import CuratorError, IntegrityError, RefusedError
 from curator.index import read_index
 from curator.policy import TAGGED, immutable_tag, repository
-from curator.publish._commit import commit, groups, settled
+from curator.publish._commit import Landed, commit, groups, settled
 from curator.publish._finish import finish
 from curator.publish._values import (
     AlreadyCommitted,
@@ -68,15 +68,19 @@ def publish(
     index = read_index(store, groups(changes))
     failures: list[Failure] = []
     known = [_as_published(change, index, place) for change in _distinct(changes, failures)]
-    news = [change for change in known if _is_news(change, index, failures)]
+    news = [change for change in known if _is_news(change, index, now, failures)]
     ready = [change for change in news if _is_ready(change, ports, failures)]
-    if not ready and len(failures) == len(changes) and failures:
+    landed = commit(ready, index, ports, failures) if ready else Landed(index=index, made=None)
+    lost = {failure.entry.id for failure in failures}
+    held = [change.entry for change in known if change.entry.id not in lost]
+    if failures and not held:
         return _rejected(failures)
-    gen, made = commit(ready, index, ports, failures) if ready else (index.number, False)
-    if gen is None:
-        return _rejected(failures)
-    answer = Committed if made else AlreadyCommitted
-    return answer(gen=gen, failures=tuple(failures), unfinished=_finish(ports))
+    return (AlreadyCommitted if landed.made is None else Committed)(
+        gen=landed.made or landed.index.number,
+        entries=tuple(landed.index.at(entry) for entry in held),
+        failures=tuple(failures),
+        unfinished=_finish(ports),
+    )
 
 
 def recover(store: Store, registry: Registry, *, place: Place, now: str) -> tuple[str, ...]:
@@ -111,15 +115,15 @@ def _rejected(failures: list[Failure]) -> Rejected:
 
 
 def _distinct(changes: Sequence[Change], failures: list[Failure]) -> list[Change]:
-    """Drop what names an image twice: nobody could say which of the two was meant."""
-    found: dict[str, Change] = {}
+    """Return each image once; of one that is said to be two things, nobody knows which is meant."""
+    said: dict[str, Change] = {}
     for change in changes:
-        if change.entry.id in found:
-            error = RefusedError(f"{change.entry.id} stands twice in one publish")
+        other = said.setdefault(change.entry.id, change)
+        if change != other and all(failure.entry.id != other.entry.id for failure in failures):
+            error = RefusedError(f"{change.entry.id} stands in one publish with two contents")
             failures.append(Failure(entry=change.entry, error=error))
-        else:
-            found[change.entry.id] = change
-    return list(found.values())
+    lost = {failure.entry.id for failure in failures}
+    return [change for change in said.values() if change.entry.id not in lost]
 
 
 def _as_published(change: Change, index: Index, place: Place) -> Change:
@@ -137,10 +141,10 @@ def _as_published(change: Change, index: Index, place: Place) -> Change:
     return replace(change, entry=entry.model_copy(update={"digest": old.digest}), source=source)
 
 
-def _is_news(change: Change, index: Index, failures: list[Failure]) -> bool:
+def _is_news(change: Change, index: Index, now: str, failures: list[Failure]) -> bool:
     """Say whether the index lacks something of this; a change that it refuses is a failure."""
     try:
-        return settled(change, index, now=index.tip.generation.at if index.tip else "") is not None
+        return settled(change, index, now) is not None
     except CuratorError as error:
         failures.append(Failure(entry=change.entry, error=error))
         return False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from curator.errors import ConflictError, CuratorError, IntegrityError, TemporaryError
@@ -25,7 +26,6 @@ from curator.index import (
 )
 from curator.oci import canonical_json, hex_of, sha256
 from curator.policy import floating_tags, reconciled
-from curator.publish._finish import address
 from curator.publish._values import Failure, TakenError
 
 if TYPE_CHECKING:
@@ -88,14 +88,18 @@ def _require_evidence(change: Change, old: Entry | None) -> None:
             raise IntegrityError(f"{change.entry.id}: no report has the digest {test.evidence}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Landed:
+    """What the index says now, and in which generation this call said it; None if it had before."""
+
+    index: Index
+    made: int | None
+
+
 def commit(
     changes: Sequence[Change], index: Index, ports: Ports, failures: list[Failure]
-) -> tuple[int | None, bool]:
-    """Create the next generation, on top of whoever was faster.
-
-    Returns the generation that holds the change (None if all of it became refusable) and whether
-    this call made it.
-    """
+) -> Landed:
+    """Create the next generation, on top of whoever was faster."""
     store_id = _store_id(ports)
     for change in changes:
         for data in change.evidence:
@@ -104,18 +108,17 @@ def commit(
     for _ in _attempts():
         entries = _entries(changes, index, ports.now, failures)
         if not entries:
-            lost = {failure.entry.id for failure in failures}
-            everything = all(change.entry.id in lost for change in changes)
-            return (None if everything else index.number), False
+            return Landed(index=index, made=None)
         after = _with_tags(index, index.merge(entries))
         written = documents(index, after, store=store_id, publish=publish_id, now=ports.now)
         if _is_created(written, ports.store):
-            return index.number + 1, True
-        for tip in following(ports.store, index.tip):
+            return Landed(index=after, made=index.number + 1)
+        later = tuple(following(ports.store, index.tip))
+        index = read_index(ports.store, groups(changes))
+        for tip in later:
             # The answer got lost, or another process published the very same change.
             if publish_id in tip.generation.publishes:
-                return tip.generation.number, True
-        index = read_index(ports.store, groups(changes))
+                return Landed(index=index, made=tip.generation.number)
     raise TemporaryError(f"others committed first for {COMMIT_TIMEOUT_S:g} s: publish again")
 
 
@@ -189,7 +192,7 @@ def _publish_id(changes: Sequence[Change]) -> str:
 
 def _store_id(ports: Ports) -> str:
     """Return the store's identity, giving it one at the first publish of all."""
-    config = Config(store=str(uuid.uuid4()), registry=address(ports.place))
+    config = Config(store=str(uuid.uuid4()), registry=str(ports.place))
     if (found := read_config(ports.store)) is not None:
         return found.store
     try:

@@ -49,11 +49,13 @@ class Failure:
 class Committed:
     """Generation `gen` holds the change.
 
+    `entries` are the published ones as the index holds them now, in the order of the changes.
     `unfinished` is what kept tags or derived files behind; `recover` or the next publish
     brings them up.
     """
 
     gen: int
+    entries: tuple[Entry, ...] = ()
     failures: tuple[Failure, ...] = ()
     unfinished: CuratorError | None = None
 
@@ -63,6 +65,7 @@ class AlreadyCommitted:
     """The index held all of this before; `gen` is the newest generation, which still does."""
 
     gen: int
+    entries: tuple[Entry, ...] = ()
     failures: tuple[Failure, ...] = ()
     unfinished: CuratorError | None = None
 
