@@ -23,7 +23,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def handle_error(self, *connection: Any) -> None:  # noqa: ANN401 - socketserver's
+    def handle_error(self, *connection: Any) -> None:
         """Tell what went wrong, unless a client just went away."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(*connection)
@@ -36,7 +36,7 @@ class Handler(BaseHTTPRequestHandler):
     # Docker tries TLS first, and knows by a status line that it is not spoken here.
     default_request_version = "HTTP/1.0"
 
-    def __init__(self, serve: Callable[[Handler], None], *arguments: Any) -> None:  # noqa: ANN401
+    def __init__(self, serve: Callable[[Handler], None], *arguments: Any) -> None:
         self._answer = serve
         super().__init__(*arguments)
 

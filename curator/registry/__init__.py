@@ -12,9 +12,11 @@ Source: https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from curator.registry._transport import Answer
 
 PARALLEL_UPLOADS = 3
+MAX_PAGES = 1000
+BLOB_WAITS_S = (0.05, 0.2, 0.5)
 MAX_BLOB_BYTES = 4 * 1024 * 1024
 ACCEPT = {"Accept": ", ".join(sorted(MANIFEST_TYPES))}
 
@@ -62,11 +66,13 @@ class HttpRegistry:
         digest = answer.headers.get("Docker-Content-Digest")
         if digest is None:
             return self.manifest(reference).descriptor
-        found = Descriptor(
-            media_type=answer.headers.get("Content-Type", ""),
-            digest=parse_digest(digest),
-            size=int(answer.headers.get("Content-Length", 0)),
-        )
+        length = answer.headers.get("Content-Length", "0")
+        told = {
+            "mediaType": answer.headers.get("Content-Type", ""),
+            "digest": digest,
+            "size": int(length) if length.isdecimal() else None,
+        }
+        found = Descriptor.from_json(told)
         if reference.digest and found.digest != reference.digest:
             raise IntegrityError(f"{reference}: the registry answers with {found.digest}")
         return found
@@ -142,13 +148,19 @@ class HttpRegistry:
 
     def tags(self, repository: Reference) -> tuple[str, ...]:
         """Return a repository's tags, sorted; none if there is no such repository."""
-        answer = self._transport.request(
-            "GET", repository, f"/v2/{repository.repository}/tags/list"
-        )
-        if answer.status == 404:  # noqa: PLR2004
-            return ()
-        self._expect(answer, 200, f"listing {repository}")
-        return tuple(sorted(json.loads(answer.data).get("tags") or ()))
+        path = f"/v2/{repository.repository}/tags/list"
+        found: set[str] = set()
+        for _ in range(MAX_PAGES):
+            answer = self._transport.request("GET", repository, path, limit=MAX_MANIFEST_BYTES)
+            if answer.status == 404:  # noqa: PLR2004
+                break
+            self._expect(answer, 200, f"listing {repository}")
+            found.update(_tags(answer, repository))
+            following = self._transport.next_page(repository, answer)
+            if following is None or following == path:
+                break
+            path = following
+        return tuple(sorted(found))
 
     def _manifest_request(self, method: str, reference: Reference) -> Answer:
         what = reference.digest or reference.tag or "latest"
@@ -158,16 +170,28 @@ class HttpRegistry:
         )
 
     def _put(self, manifest: Manifest, target: Reference) -> Digest:
+        """Write a manifest and read its digest back: a tag's by asking, a digest's as answered."""
         what = target.digest or target.tag
-        answer = self._transport.request(
-            "PUT",
-            target,
-            f"/v2/{target.repository}/manifests/{what}",
-            headers={"Content-Type": manifest.media_type},
-            body=manifest.data,
-            push=True,
-        )
+        if what is None:
+            raise ValueError(f"{target} names neither a tag nor a digest to write")
+        path = f"/v2/{target.repository}/manifests/{what}"
+        headers = {"Content-Type": manifest.media_type}
+
+        def attempt() -> Answer:
+            return self._transport.request(
+                "PUT", target, path, headers=headers, body=manifest.data, push=True
+            )
+
+        answer = attempt()
+        for wait_s in BLOB_WAITS_S:
+            if not _lacks_a_blob(answer):
+                break
+            # Another writer is linking the same blob: distribution empties a link to write it.
+            time.sleep(wait_s)
+            answer = attempt()
         self._expect(answer, 201, f"writing {target}")
+        if target.digest and answer.headers.get("Docker-Content-Digest") == target.digest:
+            return manifest.digest
         found = self.resolve(target)
         if found is None or found.digest != manifest.digest:
             now = found.digest if found else "nothing"
@@ -245,6 +269,10 @@ class HttpRegistry:
         if answer.status == status:
             return
         told = f"{doing}: {answer.status} {_told(answer)}".rstrip()
+        if wait := answer.headers.get("Retry-After"):
+            told += (
+                f" (asks to wait {wait[:40]} s)" if wait.isdecimal() else f" (until {wait[:40]})"
+            )
         if answer.status in {401, 403}:
             raise RefusedError(f"{told}: run `docker login {answer.registry}` with push rights")
         if answer.status == 429 or answer.status >= 500:  # noqa: PLR2004
@@ -252,8 +280,29 @@ class HttpRegistry:
         raise RefusedError(told)
 
 
+def _lacks_a_blob(answer: Answer) -> bool:
+    return answer.status in {400, 404} and b"BLOB_UNKNOWN" in answer.data
+
+
+def _tags(answer: Answer, repository: Reference) -> list[str]:
+    try:
+        value = json.loads(answer.data)
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"listing {repository}: no JSON") from error
+    tags = (value.get("tags") or []) if isinstance(value, dict) else None
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise IntegrityError(f"listing {repository}: no list of tags")
+    return tags
+
+
 def _told(answer: Answer) -> str:
     """Return a registry's own words, short and on one line."""
+    told = _words(answer)
+    # distribution's filesystem driver passes the system's error on as a number.
+    return f"{told} (no space left on its disk)" if f"'Err': {errno.ENOSPC}" in told else told
+
+
+def _words(answer: Answer) -> str:
     try:
         errors = json.loads(answer.data)["errors"]
         words = [
@@ -274,6 +323,8 @@ def _layout_index(layout: Path) -> Descriptor:
         (listed,) = manifests
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{layout} is no OCI layout of one image: {error}") from error
+    if not isinstance(listed, dict):
+        raise IntegrityError(f"{layout} is no OCI layout of one image")
     return Descriptor.from_json(listed)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 import subprocess
@@ -24,7 +23,7 @@ TOKEN_USER = "<token>"  # noqa: S105 - the name docker's credential helpers give
 _CHALLENGE = re.compile(
     r"\b(bearer|basic)\b((?:[^\"]|\"[^\"]*\")*?)(?=\bbasic\b|\bbearer\b|$)", re.IGNORECASE
 )
-_PARAMETER = re.compile(r'(\w+)="([^"]*)"')
+_PARAMETER = re.compile(r'(\w+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))')
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +57,14 @@ def challenges(header: str) -> list[Challenge]:
     Source: RFC 9110, section 11.6.1.
     """
     found = [
-        Challenge(match[1].lower(), dict(_PARAMETER.findall(match[2])))
-        for match in _CHALLENGE.finditer(header)
+        Challenge(match[1].lower(), _parameters(match[2])) for match in _CHALLENGE.finditer(header)
     ]
     return sorted(found, key=lambda challenge: challenge.scheme != "bearer")
+
+
+def _parameters(text: str) -> dict[str, str]:
+    found = _PARAMETER.findall(text)
+    return {name.lower(): quoted or plain for name, quoted, plain in found}
 
 
 def credentials(registry: str, config: Path) -> Credentials | None:
@@ -70,19 +73,24 @@ def credentials(registry: str, config: Path) -> Credentials | None:
     Order: credHelpers, credsStore, auths, as the docker client has it.
     """
     settings = _settings(config)
-    helper = settings.get("credHelpers", {}).get(registry) or settings.get("credsStore")
+    helper = _section(settings, "credHelpers").get(registry) or settings.get("credsStore")
     if helper:
         return _from_helper(str(helper), registry)
-    entry = settings.get("auths", {}).get(registry)
+    entry = _section(settings, "auths").get(registry)
     if not isinstance(entry, dict):
         return None
     if entry.get("identitytoken"):
         return Credentials(TOKEN_USER, str(entry["identitytoken"]))
     try:
         user, _, secret = base64.b64decode(str(entry.get("auth", ""))).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise HostError(f"{config} holds no readable login for {registry}: log in again") from error
     return Credentials(user, secret) if user else None
+
+
+def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = settings.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _settings(config: Path) -> dict[str, Any]:
@@ -112,8 +120,11 @@ def _from_helper(helper: str, registry: str) -> Credentials | None:
         raise HostError(f"docker-credential-{helper} does not answer: {error}") from error
     if result.returncode:
         return None
-    value = json.loads(result.stdout)
-    return Credentials(str(value.get("Username", "")), str(value.get("Secret", "")))
+    try:
+        value = json.loads(result.stdout)
+        return Credentials(str(value["Username"]), str(value["Secret"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise HostError(f"docker-credential-{helper} gives no login for {registry}") from error
 
 
 @dataclass(frozen=True, slots=True)

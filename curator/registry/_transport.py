@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import random
+import re
 import ssl
 import threading
 import time
@@ -13,12 +14,19 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
 import urllib3
 
 from curator.errors import IntegrityError, RefusedError, TemporaryError
-from curator.registry._auth import TOKEN_USER, Challenge, Token, challenges, credentials
+from curator.registry._auth import (
+    TOKEN_USER,
+    Challenge,
+    Credentials,
+    Token,
+    challenges,
+    credentials,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -85,6 +93,7 @@ class Transport:
         self._guard = threading.Lock()
         self._tokens: dict[_Scope, Token] = {}
         self._schemes: dict[str, Challenge] = {}
+        self._logins: dict[str, Credentials | None] = {}
 
     def request(  # noqa: PLR0913 - a request has this many parts
         self,
@@ -176,10 +185,18 @@ class Transport:
         Raises:
             IntegrityError: the registry points to another host.
         """
-        base = self._url(target.registry, "/", None)
-        url = urlsplit(urljoin(base, answer.headers.get("Location", "")))
+        return self._here(target, answer.headers.get("Location", ""))
+
+    def next_page(self, repository: Reference, answer: Answer) -> str | None:
+        """Return where a listing goes on, a path of the same registry, or None at its end."""
+        match = re.search(r"<([^>]*)>\s*;\s*rel=\"?next\"?", answer.headers.get("Link", ""))
+        return self._here(repository, match[1]) if match else None
+
+    def _here(self, reference: Reference, address: str) -> str:
+        base = self._url(reference.registry, "/", None)
+        url = _joined(base, address)
         if (url.scheme, url.netloc) != urlsplit(base)[:2]:
-            raise IntegrityError(f"{target.registry} sends an upload to another host, {url.netloc}")
+            raise IntegrityError(f"{reference.registry} points to another host, {url.netloc}")
         return f"{url.path}?{url.query}" if url.query else url.path
 
     def _url(self, registry: str, path: str, query: Mapping[str, str] | None) -> str:
@@ -194,11 +211,12 @@ class Transport:
 
     def _redirected(self, method: str, url: str, response: Any) -> Any:  # noqa: ANN401 - as _send
         """Follow one redirect without our authorization: blobs may lie on a content network."""
-        target = urljoin(url, response.headers.get("Location", ""))
-        response.release_conn()
-        if urlsplit(target).scheme != "https" and not is_loopback(urlsplit(target).netloc):
-            raise IntegrityError(f"{url} redirects to {target[:200]}, which is not https")
-        return self._send(method, target, {}, None)
+        _drain(response)
+        target = _joined(url, response.headers.get("Location", ""))
+        loopback = target.scheme == "http" and is_loopback(target.netloc)
+        if target.scheme != "https" and not loopback:
+            raise IntegrityError(f"{url} redirects to {target.geturl()[:200]}, which is not https")
+        return self._send(method, target.geturl(), {}, None)
 
     def _authorized(
         self,
@@ -214,17 +232,19 @@ class Transport:
         if response.status != 401:  # noqa: PLR2004
             return response
         asked = challenges(response.headers.get("WWW-Authenticate", ""))
-        response.drain_conn()
-        response.release_conn()
         if not asked:
             return response
+        _drain(response)
         with self._guard:
             self._schemes[scope.registry] = asked[0]
             self._tokens.pop(scope, None)
         renewed = self._authorization(scope)
         if not renewed or (renewed == authorization and asked[0].scheme == "basic"):
             return response
-        if hasattr(body, "seek"):
+        if hasattr(body, "read"):
+            if not body.seekable():
+                # The new token is kept: the next attempt streams from the start with it.
+                raise urllib3.exceptions.HTTPError("the token ended while a blob was on its way")
             body.seek(0)
         return self._send(method, url, {**headers, **renewed}, body)
 
@@ -233,7 +253,7 @@ class Transport:
         if challenge is None:
             return {}
         if challenge.scheme == "basic":
-            known = credentials(scope.registry, self._config)
+            known = self._credentials(scope.registry)
             return {"Authorization": known.basic} if known else {}
         token = self._tokens.get(scope)
         if token is None or time.monotonic() > token.renew_at:
@@ -242,9 +262,16 @@ class Transport:
                 self._tokens[scope] = token
         return {"Authorization": f"Bearer {token.value}"}
 
+    def _credentials(self, registry: str) -> Credentials | None:
+        """Return docker's login for a registry, looked up once."""
+        with self._guard:
+            if registry not in self._logins:
+                self._logins[registry] = credentials(registry, self._config)
+            return self._logins[registry]
+
     def _fetch_token(self, challenge: Challenge, scope: _Scope) -> Token:
         realm = challenge.parameters.get("realm", "")
-        parts = urlsplit(realm)
+        parts = _joined("", realm)
         if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.netloc)):
             raise IntegrityError(
                 f"{scope.registry} sends for a token to {realm[:200]!r}, not https"
@@ -252,7 +279,7 @@ class Transport:
         pairs = [("scope", text) for text in scope.texts]
         if service := challenge.parameters.get("service"):
             pairs.insert(0, ("service", service))
-        known = credentials(scope.registry, self._config)
+        known = self._credentials(scope.registry)
         headers = {"Authorization": known.basic} if known and known.user != TOKEN_USER else {}
         if known and known.user == TOKEN_USER:
             form = {"grant_type": "refresh_token", "refresh_token": known.secret,
@@ -276,9 +303,30 @@ class Transport:
         return Token.from_json(answer.data, scope.registry)
 
 
+def _joined(base: str, address: str) -> SplitResult:
+    """Return the address that a server gives, relative to where it gives it.
+
+    Raises:
+        IntegrityError: it is no address.
+    """
+    try:
+        parts = urlsplit(urljoin(base, address))
+        _ = parts.port
+    except ValueError as error:
+        raise IntegrityError(f"a server points to {address[:200]!r}, which is nowhere") from error
+    return parts
+
+
 def _scope(reference: Reference, *, push: bool, also: str | None = None) -> _Scope:
     actions = "pull,push" if push else "pull"
     return _Scope(reference.registry, reference.repository, actions, also)
+
+
+def _drain(response: Any) -> None:  # noqa: ANN401 - as _send
+    """Let a connection be used again, unless its answer is too long to read for that."""
+    if len(response.read(MAX_ERROR_BYTES + 1)) > MAX_ERROR_BYTES:
+        response.close()
+    response.release_conn()
 
 
 def _read(response: Any, registry: str, limit: int) -> Answer:  # noqa: ANN401 - as _send
@@ -306,6 +354,6 @@ def _retry_after(answer: Answer, number: int) -> float:
     text = answer.headers.get("Retry-After", "")
     if text.isdecimal():
         return float(text) + _backoff(1)
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time()) + _backoff(1)
     return _backoff(number)
