@@ -28,7 +28,7 @@ from curator.index import Driver, Entry, Stack, Status, SuiteResult, entry_id
 from curator.lockfile import ImageLock
 from curator.oci import Reference, canonical_json, sha256
 from curator.plan import Action, lock_digest
-from curator.publish import Change, Rejected, publish
+from curator.publish import Change, Rejected, publish, recover
 from curator.recipe import base_key
 from curator.smoke import judge, run_program
 
@@ -145,6 +145,7 @@ def run(  # noqa: PLR0913 - the run's inputs, each by name
     observe: Callable[[Event], None],
 ) -> tuple[CellResult, ...]:
     """Do a plan's work, `jobs` cells at once, and return each cell's result in the plan's order."""
+    recover(ports.store, ports.registry, place=ports.place, now=ports.now())
     shared = _Run(matrix=matrix, ports=ports, observe=observe, cancelled=cancelled)
     results: dict[str, CellResult] = {}
     with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="cell") as pool:
@@ -404,17 +405,20 @@ def _publish(
     )
     if isinstance(answer, Rejected):
         raise answer.failures[0].error
+    if answer.failures:
+        raise answer.failures[0].error
     if answer.unfinished is not None:
-        raise answer.unfinished
-    published = verdict.channel is not None
-    reference = ports.place.repository(entry.repository).with_digest(entry.digest)
+        raise TemporaryError(f"published, but its tags lag behind: {answer.unfinished}")
+    # What was committed may differ: a GPU pass of before is kept by a host that has no GPU.
+    entry = answer.entries[0]
+    refused = "" if verdict.channel else _failed_checks(report, verdict)
     return CellResult(
         cell=planned.cell.id,
-        outcome=Outcome.PUBLISHED if published else Outcome.REFUSED,
-        cause="" if published else _failed_checks(report, verdict),
-        reference=str(reference),
+        outcome=Outcome.REFUSED if refused else Outcome.PUBLISHED,
+        cause=refused,
+        reference=str(ports.place.repository(entry.repository).with_digest(entry.digest)),
         tags=entry.tags,
-        channel=verdict.channel,
+        channel=entry.channel,
         size_bytes=entry.size,
     )
 

@@ -38,8 +38,8 @@ def connected(settings: Settings, farm: FarmConfig, cancelled: threading.Event) 
     found = provision.status(settings.cache)
     if found.engine is None:
         raise HostError("no docker engine answers: start Docker, or run `curator engine up`")
-    registry = settings.registry or found.registry
-    if registry is None:
+    place = registry_of(settings)
+    if place is None:
         raise HostError(
             "no registry is configured: name one (--registry, CURATOR_REGISTRY, matrix/farm.yaml), "
             "or run `curator engine up` for an embedded one"
@@ -54,13 +54,13 @@ def connected(settings: Settings, farm: FarmConfig, cancelled: threading.Event) 
             registry=HttpRegistry(deadline_s=farm.registry_timeout_s),
             runner=runner,
             store=DirectoryStore(settings.store),
-            place=Place.parse(registry),
+            place=place,
             host=host_facts(),
             secrets=build_secrets(os.environ, work),
             make_base=lambda base, platform, destination: provision.make_base(
                 base, platform, destination, cache=settings.cache
             ),
-            now=_now,
+            now=now,
             work=work,
             logs=_logs(settings),
         )
@@ -68,9 +68,16 @@ def connected(settings: Settings, farm: FarmConfig, cancelled: threading.Event) 
         shutil.rmtree(work, ignore_errors=True)
 
 
+def registry_of(settings: Settings) -> Place | None:
+    """Return the configured registry, else the embedded one if it runs."""
+    name = settings.registry or provision.status(settings.cache).registry
+    return Place.parse(name) if name else None
+
+
 def _logs(settings: Settings) -> Path:
     return settings.logs / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.getpid()}"
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time as documents hold it."""
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -221,6 +221,7 @@ class _Job:
         from curator.cli._progress import board  # noqa: PLC0415
 
         if not self.plan(selectors, gpus=_gpus()).work:
+            self._recover()
             return ()
         with connected(self.settings, self.matrix.farm, self.cancelled) as ports, self._signals():
             plan = self.plan(selectors, gpus=len(ports.host.gpus))
@@ -235,6 +236,18 @@ class _Job:
                     cancelled=self.cancelled,
                     observe=shown.observe,
                 )
+
+    def _recover(self) -> None:
+        """Finish what a publisher that was killed after its last commit left to do."""
+        from curator.cli._ports import now, registry_of  # noqa: PLC0415
+        from curator.publish import recover  # noqa: PLC0415
+        from curator.registry import HttpRegistry  # noqa: PLC0415
+        from curator.store import DirectoryStore  # noqa: PLC0415
+
+        place = registry_of(self.settings)
+        if place is not None:
+            registry = HttpRegistry(deadline_s=self.matrix.farm.registry_timeout_s)
+            recover(DirectoryStore(self.settings.store), registry, place=place, now=now())
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -45,6 +45,7 @@ _TRANSIENT = re.compile(
     r"connection reset|connection refused|connection closed|i/o timeout|TLS handshake timeout"
     r"|temporary failure in name resolution|dns error|error sending request|operation timed out"
     r"|unexpected EOF|unexpected status.*: 5\d\d|429 Too Many Requests|503 Service Unavailable"
+    r"|HTTP status server error \(5\d\d"
     r"|Cannot connect to the Docker daemon|no space left on device",
     re.IGNORECASE,
 )
@@ -129,11 +130,12 @@ class BuildxEngine:
 
 
 def write_context(recipe: Recipe, directory: Path) -> None:
-    """Write a recipe's Dockerfile and context below a new directory."""
+    """Write a recipe's Dockerfile and context below a new directory, whatever the umask is."""
     for name, text in (("Dockerfile", recipe.dockerfile), *recipe.context):
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+        path.chmod(0o644)
 
 
 def build_secrets(environ: Mapping[str, str], directory: Path) -> dict[str, Path]:
@@ -152,6 +154,7 @@ def build_secrets(environ: Mapping[str, str], directory: Path) -> dict[str, Path
     directory.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(found["uv"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
+        os.fchmod(descriptor, 0o600)  # a file that was there already keeps its mode
         file.write(_uv_settings(environ))
     return found
 
@@ -198,20 +201,26 @@ def _run(
             assert process.stdin is not None  # noqa: S101 - a pipe was asked for
             process.stdin.write(json.dumps(spec).encode() + b"\n")
             process.stdin.flush()
-            return _wait(process, timeout_s, cancelled, cell)
+            return _wait(process, log, timeout_s, cancelled, cell)
         finally:
             _stop(process)
 
 
 def _wait(
-    process: subprocess.Popen[bytes], timeout_s: int, cancelled: threading.Event, cell: str
+    process: subprocess.Popen[bytes],
+    log: Path,
+    timeout_s: int,
+    cancelled: threading.Event,
+    cell: str,
 ) -> int:
     deadline = time.monotonic() + timeout_s
     while (code := process.poll()) is None:
         if cancelled.wait(POLL_S):
             raise CancelledError(f"{cell}: the build was stopped")
         if time.monotonic() > deadline:
-            raise BuildError(f"{cell}: the build took more than {timeout_s} s and was stopped")
+            raise BuildError(
+                f"{cell}: the build took more than {timeout_s} s and was stopped, see {log}"
+            )
     return code
 
 

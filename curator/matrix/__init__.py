@@ -229,6 +229,7 @@ def _base(name: str, row: dict[str, Any], epoch: int, source: Source) -> Base | 
         suite=row.get("suite"),
         include=tuple(row.get("include", ())),
         exclude_paths=tuple(row.get("exclude_paths", ())),
+        keep_paths=tuple(row.get("keep_paths", ())),
         epoch=row.get("epoch", epoch),
         reference=row.get("reference"),
     )

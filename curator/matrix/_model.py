@@ -44,6 +44,7 @@ class BaseRow(_Model):
     python: str | None = None
     include: list[str] | None = None
     exclude_paths: list[str] | None = None
+    keep_paths: list[str] | None = None
     epoch: int | None = None
     reference: str | None = None
 

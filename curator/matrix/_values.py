@@ -26,7 +26,10 @@ class Cuda:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
-    """What an image starts from: made from a distribution's archive, or pulled."""
+    """What an image starts from: made from a distribution's archive, or pulled.
+
+    `exclude_paths` are left out of packages, `keep_paths` stay in spite of that.
+    """
 
     name: str
     kind: Literal["mmdebstrap", "image"]
@@ -36,6 +39,7 @@ class Base:
     exclude_paths: tuple[str, ...]
     epoch: int
     reference: str | None
+    keep_paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

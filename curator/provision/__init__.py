@@ -95,6 +95,10 @@ class _Layout:
         return self.engine / "daemon.json"
 
     @property
+    def engine_log(self) -> Path:
+        return self.cache / "logs" / "dockerd.log"
+
+    @property
     def registry(self) -> Path:
         return self.cache / "registry"
 
@@ -124,9 +128,7 @@ def up(cache: Path) -> Status:
     layout = _Layout(cache.resolve())
     with _locked(cache):
         if _engine(layout) is None:
-            _check_host()
-            _install_engine(layout)
-            _start_engine(layout)
+            _wait_for_engine(layout, _processes.find(layout.config) or _start_engine(layout))
         if _registry(layout) is None:
             _install_tools(layout)
             start_registry(layout.registry, layout.tools, port=_port(layout.registry))
@@ -276,9 +278,10 @@ def _perl_version() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
 
 
-def _start_engine(layout: _Layout) -> None:
+def _start_engine(layout: _Layout) -> _processes.Daemon:
+    _check_host()
+    _install_engine(layout)
     run = layout.run
-    _processes.stop(layout.config)
     run.mkdir(parents=True, exist_ok=True)
     plugins = layout.engine / "client" / "cli-plugins"
     plugins.mkdir(parents=True, exist_ok=True)
@@ -302,13 +305,14 @@ def _start_engine(layout: _Layout) -> None:
         "PATH": ":".join([*programs, "/usr/sbin", "/usr/bin", "/sbin", "/bin"]),
     }
     (run / "docker.pid").unlink(missing_ok=True)
-    log = layout.cache / "logs" / "dockerd.log"
     command = [str(layout.prefix / "usr/sbin/dockerd"), "--config-file", str(layout.config)]
-    daemon = _processes.start(command, log=log, environment=environment)
-    address = layout.address
-    _processes.wait_until(
-        lambda: _info(address) is not None, daemon, log, what="the private docker engine"
-    )
+    return _processes.start(command, log=layout.engine_log, environment=environment)
+
+
+def _wait_for_engine(layout: _Layout, daemon: _processes.Daemon) -> None:
+    """Wait until our engine answers; one that is slow is not restarted, it may be building."""
+    address, what = layout.address, "the private docker engine"
+    _processes.wait_until(lambda: _info(address) is not None, daemon, layout.engine_log, what=what)
 
 
 def _unmount(layout: _Layout) -> None:

@@ -86,7 +86,8 @@ def _mmdebstrap(base: Base, platform: Platform, tar: Path, tools: Path | None) -
         str(program), "--mode=root", "--variant=minbase", "--quiet",
         f"--include={','.join(base.include)}",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in base.exclude_paths),
-        # Whether apt can drop its rights depends on the path we work in, and shows in what it makes.
+        *(f"--dpkgopt=path-include={pattern}" for pattern in base.keep_paths),
+        # Whether apt can drop its rights depends on our path, and shows in what it makes.
         '--aptopt=APT::Sandbox::User "root";',
         *(f"--aptopt={option}" for option in _apt.transport()),
         *(f"--customize-hook={hook}" for hook in _hooks()),
