@@ -193,12 +193,18 @@ def parse_rejections(text: str, *, file: str) -> tuple[Rejection, ...]:
     value = _json_object(text, file)
     found = []
     for name, item in value.items():
-        if not isinstance(item, dict) or sorted(item) != ["because", "source"]:
+        if not _is_reason(item):
             line = next((n for n, t in enumerate(text.splitlines(), 1) if f'"{name}"' in t), 1)
-            message = f"{name} is not {{because, source}}"
+            message = f"{name} is not {{because, source}}, each with some words"
             raise InputError(_finding("rejections", message, file, line))
-        found.append(Rejection(id=name, because=str(item["because"]), source=str(item["source"])))
+        found.append(Rejection(id=name, because=item["because"], source=item["source"]))
     return tuple(found)
+
+
+def _is_reason(item: object) -> bool:
+    if not isinstance(item, dict) or sorted(item) != ["because", "source"]:
+        return False
+    return all(isinstance(text, str) and text.strip() for text in item.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,7 @@ INDEX_TYPES = frozenset({INDEX, DOCKER_LIST})
 MANIFEST_TYPES = frozenset({MANIFEST, DOCKER_MANIFEST}) | INDEX_TYPES
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
+_PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _REFERENCE = re.compile(
     r"(?:(?P<registry>[^/@]*[.:][^/@]*|localhost)/)?"
@@ -99,8 +100,8 @@ class Platform:
     @classmethod
     def parse(cls, text: str) -> Platform:
         """Read `os/architecture`; a variant such as `/v8` is refused, no wheel depends on it."""
-        system, separator, architecture = text.partition("/")
-        if not (system and separator and architecture) or "/" in architecture:
+        system, _, architecture = text.partition("/")
+        if not _PLATFORM.fullmatch(text):
             message = f"not a platform such as linux/amd64: {text!r}"
             raise InputError(Diagnostic(code="platform", message=message))
         return cls(os=system, architecture=architecture)

@@ -145,6 +145,14 @@ class Templates:
         raise InputError(finding)
 
 
+def base_keys(matrix: Matrix) -> dict[tuple[str, str], str]:
+    """Return the key of every locked base: (base, platform) -> key."""
+    return {
+        (name, platform): base_key(matrix.bases[name], lock)
+        for (name, platform), lock in matrix.base_locks.items()
+    }
+
+
 def render(cell: Cell, matrix: Matrix, templates: Templates, *, installer: str) -> Recipe:
     """Return a cell's recipe; `installer` names the program that writes the wheels' files.
 

@@ -44,6 +44,7 @@ def matrix(console: Console, selectors: tuple[str, ...], *, rejected: bool, emit
     takes away.
     """
     from curator.matrix import emit_bake, emit_github, select  # noqa: PLC0415
+    from curator.recipe import base_keys  # noqa: PLC0415
 
     _, loaded = console.load()
     if rejected:
@@ -54,8 +55,12 @@ def matrix(console: Console, selectors: tuple[str, ...], *, rejected: bool, emit
     if emit == "ids":
         console.answer("\n".join(cell.id for cell in cells), [cell.to_json() for cell in cells])
         return
-    document = emit_github(cells) if emit == "github" else emit_bake(cells)
-    console.answer(json.dumps(document, indent=None if emit == "github" else 2), document)
+    if emit == "github":
+        jobs = emit_github(cells)
+        console.answer(json.dumps(jobs), jobs)
+        return
+    bake = emit_bake(cells, base_keys(loaded), loaded.farm.epoch)
+    console.answer(json.dumps(bake, indent=2), bake)
 
 
 def _print_rejected(console: Console, loaded: Matrix, selectors: tuple[str, ...]) -> None:

@@ -12,14 +12,16 @@ finding at its file, line and column.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from packaging.version import InvalidVersion
 
 from curator.errors import Diagnostic, InputError
 from curator.lockfile import (
+    ImageLock,
     Lock,
     inputs_digest,
     parse_base,
@@ -33,7 +35,7 @@ from curator.matrix._source import Source, read
 from curator.matrix._values import Base, Cell, Cuda, FarmConfig, Matrix, Rejected
 
 if TYPE_CHECKING:
-    from curator.lockfile import BaseLock, ImageLock
+    from curator.lockfile import BaseLock
     from curator.matrix._expand import Expansion
 
 __all__ = [
@@ -57,6 +59,7 @@ Tree = Mapping[str, str]
 
 FARM, CUDA, BASES = "matrix/farm.yaml", "matrix/cuda.yaml", "matrix/bases.yaml"
 _FACTS = (FARM, CUDA, BASES)
+_BASE_NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 
 
 class _Reader:
@@ -215,16 +218,21 @@ def _base(name: str, row: dict[str, Any], epoch: int, source: Source) -> Base | 
     """Return the base, or None for one that only others extend."""
     if "suite" not in row and "reference" not in row:
         return None
-    if "suite" in row and "reference" in row:
-        message = f"base {name!r} has both a suite and a reference"
+    kind: Literal["mmdebstrap", "image"] = "mmdebstrap" if "suite" in row else "image"
+    if ("suite" in row and "reference" in row) or row.get("kind", kind) != kind:
+        message = f"base {name!r} has a suite and a reference, or another kind than its fields say"
         source.refuse("base-kind", message, ("bases", name), hint="keep one")
+        return None
+    if not _BASE_NAME.fullmatch(name):
+        message = f"{name!r} is no name for a base such as debian-12"
+        source.findings.append(source.finding("base-name", message, ("bases", name), key=True))
         return None
     if "python" not in row:
         source.refuse("missing-key", f"base {name!r} does not say its python", ("bases", name))
         return None
     return Base(
         name=name,
-        kind="mmdebstrap" if "suite" in row else "image",
+        kind=kind,
         python=row["python"],
         suite=row.get("suite"),
         include=tuple(row.get("include", ())),
@@ -301,6 +309,9 @@ class _Locks:
             self.rejected += found.rejected
             if found.cells:
                 self._framework(found.cells)
+        every = (name for found in self.reader.expansions for name in found.order)
+        place = {name: number for number, name in enumerate(every)}
+        self.rejected.sort(key=lambda item: place[item.id])
         self._orphans()
 
     def _framework(self, cells: list[Cell]) -> None:
@@ -357,9 +368,24 @@ class _Locks:
             self.reader.findings.append(finding)
             return
         try:
-            self.bases[cell.base, platform] = parse_base(self.tree[file], file=file)
+            lock = parse_base(self.tree[file], file=file)
         except InputError as error:
             self.reader.findings += error.diagnostics
+            return
+        base = self.reader.bases[cell.base]
+        pulled = isinstance(lock, ImageLock)
+        if (lock.name, lock.platform, pulled) != (base.name, platform, base.kind == "image"):
+            kind = "image" if pulled else "made"
+            finding = Diagnostic(
+                code="stale-lock",
+                message=f"the lock is of {lock.name} on {lock.platform} ({kind})",
+                file=file,
+                line=1,
+                column=1,
+                hint=f"run `curator lock --bases {cell.base}`",
+            )
+            self.reader.findings.append(finding)
+        self.bases[cell.base, platform] = lock
 
     def _orphans(self) -> None:
         for file in sorted(self.unseen):
@@ -382,14 +408,22 @@ def base_lock_path(base: str, platform: str) -> str:
 
 def _misfit(cell: Cell, lock: Lock) -> str | None:
     """Return why a lock is not this cell's, if it is not."""
-    if lock.cell != cell.id:
-        return f"the lock is of {lock.cell}, not of {cell.id}"
-    if (lock.python, lock.platform) != (cell.python, str(cell.platform)):
-        return f"the lock is for Python {lock.python} on {lock.platform}"
-    if lock.inputs != inputs_digest(cell.requirements, cell.python, str(cell.platform)):
-        return "the lock was resolved from other requirements than the matrix has now"
-    if lock.cuda != (cell.cuda if cell.recipe == "wheels" else None):
-        return f"the lock holds CUDA {lock.cuda}, not {cell.cuda}"
-    if lock.version_of(cell.package) != cell.version:
-        return f"the lock holds {cell.package} {lock.version_of(cell.package)}, not {cell.version}"
-    return None
+    platform, found = str(cell.platform), lock.version_of(cell.package)
+    runtimes = " and ".join(f"{wheel.name} {wheel.version}" for wheel in lock.runtimes)
+    cuda = cell.cuda if cell.recipe == "wheels" else None
+    inputs = inputs_digest(cell.requirements, cell.python, platform)
+    checks = (
+        (lock.cell == cell.id, f"the lock is of {lock.cell}, not of {cell.id}"),
+        (
+            (lock.python, lock.platform) == (cell.python, platform),
+            f"the lock is for Python {lock.python} on {lock.platform}",
+        ),
+        (
+            lock.inputs == inputs,
+            "the lock was resolved from other requirements than the matrix has now",
+        ),
+        (len(lock.runtimes) <= 1, f"the lock holds two CUDA runtimes, {runtimes}"),
+        (lock.cuda == cuda, f"the lock holds CUDA {lock.cuda}, not {cuda}"),
+        (found == cell.version, f"the lock holds {cell.package} {found}, not {cell.version}"),
+    )
+    return next((message for fits, message in checks if not fits), None)

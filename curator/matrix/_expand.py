@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import string
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,6 +27,7 @@ AXES = ("version", "cuda", "python", "platform")
 FIELDS = frozenset({"version", "cuda", "cuda_major", "cuda_toolkit"})
 DEFAULT_PLATFORM = "linux/amd64"
 _OPERATORS = "<>=!~"
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 version = cache(Version)
 specifiers = cache(SpecifierSet)
@@ -33,8 +35,9 @@ specifiers = cache(SpecifierSet)
 
 @dataclass(slots=True)
 class Expansion:
-    """What one framework's file expands to; excluded combinations are by rule."""
+    """What one framework's file expands to; `order` has the id of every combination."""
 
+    order: list[str] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
 
@@ -54,24 +57,28 @@ class _Combination:
 def matches(rule: Condition, combination: _Combination) -> bool:
     """Whether a rule is about a combination: each axis that it names agrees."""
     wanted = ((axis, getattr(rule, axis)) for axis in AXES)
-    return all(_agrees(want, getattr(combination, axis)) for axis, want in wanted if want)
+    return all(_agrees(axis, want, getattr(combination, axis)) for axis, want in wanted if want)
 
 
-def _agrees(want: str, value: str) -> bool:
+def _agrees(axis: str, want: str, value: str) -> bool:
+    if axis == "platform" or want == value:
+        return want == value
     if want[0] in _OPERATORS:
         return specifiers(want).contains(version(value), prereleases=True)
-    return want == value or ("/" not in want and version(want) == version(value))
+    return version(want) == version(value)
 
 
 def check_rules(framework: FrameworkFile, source: Source) -> None:
     """Find axis values and conditions that are no versions, and unknown template fields."""
     for axis in AXES:
         values = getattr(framework.axes, axis)
+        seen: set[object] = set()
         for number, value in enumerate(values):
             path = ("axes", axis, number)
-            if value in values[:number]:
+            meaning = _check_value(axis, value, source, path)
+            if meaning in seen:
                 source.refuse("duplicate-value", f"{value!r} is on the axis already", path)
-            _check_value(axis, value, source, path)
+            seen.add(meaning)
     for section in ("exclude", "also", "sm_min"):
         for number, rule in enumerate(getattr(framework, section)):
             _check_condition(rule, source, (section, number))
@@ -81,17 +88,30 @@ def check_rules(framework: FrameworkFile, source: Source) -> None:
         for position, text in enumerate(rule.requirements):
             _check_template(text, source, ("also", number, "requirements", position))
     _check_template(framework.package, source, ("package",))
+    _check_environment(framework, source)
 
 
-def _check_value(axis: str, value: str, source: Source, path: tuple[str | int, ...]) -> None:
+def _check_environment(framework: FrameworkFile, source: Source) -> None:
+    for name, value in framework.env.items():
+        if not _VARIABLE.fullmatch(name) or not value.isprintable():
+            message = f"{name!r} is no environment variable with a value of one line"
+            source.refuse("bad-variable", message, ("env", name))
+
+
+def _check_value(
+    axis: str, value: str, source: Source, path: tuple[str | int, ...]
+) -> Platform | Version | None:
+    """Return what a value means, having found out whether it means anything."""
     try:
         if axis == "platform":
-            Platform.parse(value)
-        else:
-            version(value)
+            return Platform.parse(value)
+        if value == value.strip():
+            return version(value)
     except (InvalidVersion, InputError):
-        expected = "a platform such as linux/amd64" if axis == "platform" else "a version"
-        source.refuse("bad-value", f"{value!r} is not {expected}", path)
+        pass
+    expected = "a platform such as linux/amd64" if axis == "platform" else "a version"
+    source.refuse("bad-value", f"{value!r} is not {expected}", path)
+    return None
 
 
 def _check_condition(rule: Condition, source: Source, path: tuple[str | int, ...]) -> None:
@@ -111,11 +131,13 @@ def _check_condition(rule: Condition, source: Source, path: tuple[str | int, ...
 
 def _check_template(text: str, source: Source, path: tuple[str | int, ...]) -> None:
     try:
-        names = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+        fields = [field for field in string.Formatter().parse(text) if field[1] is not None]
     except ValueError as error:
         source.refuse("bad-template", f"{text!r}: {error}", path)
         return
-    for name in sorted(names - FIELDS):
+    if any(spec or conversion for _, _, spec, conversion in fields):
+        source.refuse("bad-template", f"{text!r}: a field is a name in braces, no more", path)
+    for name in sorted({str(name) for _, name, _, _ in fields} - FIELDS):
         hint = "known: " + ", ".join(sorted(FIELDS))
         source.refuse("unknown-field", f"{text!r} names an unknown field {name!r}", path, hint=hint)
 
@@ -133,6 +155,7 @@ def expand(
         for number, value in enumerate(framework.axes.version)
     }
     for combination in _combinations(framework):
+        found.order.append(combination.id(framework.framework))
         rule = _first(framework.exclude, combination)
         if rule is not None:
             used.update(_all(framework.exclude, combination))

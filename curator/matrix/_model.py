@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -81,22 +81,25 @@ class FarmFile(_Model):
     demo: list[str] = Field(min_length=1)
 
 
+Value = Annotated[str, Field(max_length=64)]
+
+
 class Axes(_Model):
     """The values whose product is looked at."""
 
-    version: list[str] = Field(min_length=1)
-    cuda: list[str] = Field(min_length=1)
-    python: list[str] = Field(min_length=1)
-    platform: list[str] = Field(min_length=1)
+    version: list[Value] = Field(min_length=1)
+    cuda: list[Value] = Field(min_length=1)
+    python: list[Value] = Field(min_length=1)
+    platform: list[Value] = Field(min_length=1)
 
 
 class Condition(_Model):
     """Which combinations a rule is about: exact values or PEP 440 specifiers."""
 
-    version: str | None = None
-    cuda: str | None = None
-    python: str | None = None
-    platform: str | None = None
+    version: Value | None = None
+    cuda: Value | None = None
+    python: Value | None = None
+    platform: Value | None = None
 
 
 class ExcludeRow(Condition):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from curator.errors import EmptySelectionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from curator.matrix._values import Cell
 
@@ -69,18 +69,35 @@ def emit_github(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return [{"include": rows[start : start + GITHUB_LIMIT]} for start in chunks]
 
 
-def emit_bake(cells: Sequence[Cell]) -> dict[str, Any]:
+def emit_bake(
+    cells: Sequence[Cell], base_keys: Mapping[tuple[str, str], str], epoch: int
+) -> dict[str, Any]:
     """Return a bake file with a target per cell, over contexts that `curator render -o` wrote.
 
-    Bake refuses dots in target names, so they become underscores.
+    `base_keys` is (base, platform) -> key, the tag of a base in the farm's registry; REGISTRY and
+    UV (a directory with uv's binary) are variables of the file. Bake refuses dots in target names,
+    so they become underscores.
     """
     names = {cell.id: re.sub(r"[^A-Za-z0-9_-]", "_", cell.id) for cell in cells}
     targets = {
         names[cell.id]: {
+            "args": {"SOURCE_DATE_EPOCH": str(epoch)},
             "context": f"./{cell.id}",
+            "contexts": {
+                "base": (
+                    f"docker-image://${{REGISTRY}}/base/{cell.base}"
+                    f":{base_keys[cell.base, str(cell.platform)]}"
+                ),
+                "uv": "${UV}",
+            },
             "platforms": [str(cell.platform)],
+            "secret": ["id=ca,src=/etc/ssl/certs/ca-certificates.crt", "id=uv,src=/dev/null"],
             "tags": [f"{cell.framework}:{cell.id.removeprefix(cell.framework + '-')}"],
         }
         for cell in cells
     }
-    return {"group": {"default": {"targets": list(names.values())}}, "target": targets}
+    return {
+        "variable": {"REGISTRY": {"default": "127.0.0.1:5000"}, "UV": {"default": "./uv"}},
+        "group": {"default": {"targets": list(names.values())}},
+        "target": targets,
+    }

@@ -10,7 +10,7 @@ import yaml
 from curator.errors import Diagnostic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 MAX_CHARACTERS = 1024 * 1024
 MAX_DEPTH = 20
@@ -69,15 +69,15 @@ def read(text: str, file: str) -> Source:
         source.refuse("too-big", message)
         return source
     try:
-        anchors = [event for event in yaml.parse(text, Loader=_LOADER) if _anchored(event)]
-        if anchors:
-            _refuse_anchor(source, anchors[0])
+        text.encode()
+        # Events come without recursion: what is too deep to compose is refused before.
+        if _refuse_events(source, yaml.parse(text, Loader=_LOADER)):
             return source
         root = yaml.compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         _syntax(source, error)
         return source
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeEncodeError) as error:
         source.refuse("yaml", f"not YAML: {str(error).splitlines()[0]}")
         return source
     if not isinstance(root, yaml.MappingNode):
@@ -88,14 +88,24 @@ def read(text: str, file: str) -> Source:
     return source
 
 
-def _anchored(event: yaml.Event) -> bool:
-    return getattr(event, "anchor", None) is not None
-
-
-def _refuse_anchor(source: Source, event: yaml.Event) -> None:
-    source.places[()] = _position(event.start_mark)
-    message = "anchors and aliases are not used in a matrix"
-    source.refuse("alias", message, hint="write the value out")
+def _refuse_events(source: Source, events: Iterable[yaml.Event]) -> bool:
+    """Find aliases and what is nested too deep; return whether there is any."""
+    depth = 0
+    for event in events:
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if getattr(event, "anchor", None) is not None:
+            source.places[()] = _position(event.start_mark)
+            message = "anchors and aliases are not used in a matrix"
+            source.refuse("alias", message, hint="write the value out")
+            return True
+        if depth > MAX_DEPTH:
+            source.places[()] = _position(event.start_mark)
+            source.refuse("too-deep", f"nested more than {MAX_DEPTH} deep")
+            return True
+    return False
 
 
 def _syntax(source: Source, error: yaml.MarkedYAMLError) -> None:
@@ -112,9 +122,6 @@ def _position(mark: Any) -> tuple[int, int]:  # noqa: ANN401 - yaml's marks are 
 
 def _value(node: yaml.Node, path: Path, source: Source) -> Any:  # noqa: ANN401 - any YAML value
     source.places[path] = _position(node.start_mark)
-    if len(path) > MAX_DEPTH:
-        source.refuse("too-deep", f"nested more than {MAX_DEPTH} deep", path)
-        return None
     if isinstance(node, yaml.MappingNode):
         return dict(_items(node, path, source))
     if isinstance(node, yaml.SequenceNode):

@@ -219,7 +219,9 @@ class HttpRegistry:
                     target, location, file, size=blob.size, query={"digest": blob.digest}
                 )
 
-        answer = self._transport.repeat(attempt, f"uploading {blob.digest} to {target}")
+        answer = self._transport.repeat(
+            attempt, f"uploading {blob.digest} to {target}", target.registry
+        )
         self._expect(answer, 201, f"uploading {blob.digest} to {target}")
 
     def _open_upload(self, target: Reference, path: str) -> str:
@@ -256,7 +258,9 @@ class HttpRegistry:
                     target, location, body, size=blob.size, query={"digest": blob.digest}
                 )
 
-        answer = self._transport.repeat(attempt, f"copying {blob.digest} to {target}")
+        answer = self._transport.repeat(
+            attempt, f"copying {blob.digest} to {target}", target.registry
+        )
         self._expect(answer, 201, f"copying {blob.digest} to {target}")
 
     def _expect(self, answer: Answer, status: int, doing: str) -> None:
@@ -297,9 +301,10 @@ def _tags(answer: Answer, repository: Reference) -> list[str]:
 
 def _told(answer: Answer) -> str:
     """Return a registry's own words, short and on one line."""
-    told = _words(answer)
+    words = _words(answer)
+    told = " ".join("".join(c if c.isprintable() else " " for c in words).split())[:300]
     # distribution's filesystem driver passes the system's error on as a number.
-    return f"{told} (no space left on its disk)" if f"'Err': {errno.ENOSPC}" in told else told
+    return f"{told} (no space left on its disk)" if f"'Err': {errno.ENOSPC}" in words else told
 
 
 def _words(answer: Answer) -> str:
@@ -312,7 +317,7 @@ def _words(answer: Answer) -> str:
         text = "; ".join(words)
     except (ValueError, KeyError, TypeError, AttributeError):
         text = answer.data.decode(errors="replace")
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]
+    return text
 
 
 def _layout_index(layout: Path) -> Descriptor:

@@ -123,14 +123,23 @@ class Transport:
                 response = self._redirected(method, url, response)
             return _read(response, reference.registry, limit)
 
-        return self.repeat(attempt, f"{method} {url}")
+        return self.repeat(attempt, f"{method} {url}", reference.registry)
 
-    def repeat(self, attempt: Callable[[], Answer], doing: str) -> Answer:
-        """Call again what fails for a passing reason, until it works or time is up."""
+    def repeat(self, attempt: Callable[[], Answer], doing: str, registry: str) -> Answer:
+        """Call again what fails for a passing reason, until it works or time is up.
+
+        Raises:
+            RefusedError: the registry's certificate is not trusted.
+            TemporaryError: no attempt got an answer.
+        """
         deadline = time.monotonic() + self._deadline_s
         for number in range(1, MAX_ATTEMPTS + 1):
             try:
                 answer = attempt()
+            except urllib3.exceptions.SSLError as error:
+                raise RefusedError(
+                    f"{doing}: {error}: if {registry} has a private CA, set SSL_CERT_FILE to it"
+                ) from error
             except urllib3.exceptions.HTTPError as error:
                 wait_s, told = _backoff(number), f"{type(error).__name__}: {error}"
                 failure: Exception | None = error
@@ -238,6 +247,8 @@ class Transport:
         with self._guard:
             self._schemes[scope.registry] = asked[0]
             self._tokens.pop(scope, None)
+            if authorization:
+                self._logins.pop(scope.registry, None)
         renewed = self._authorization(scope)
         if not renewed or (renewed == authorization and asked[0].scheme == "basic"):
             return response
