@@ -12,109 +12,48 @@ from __future__ import annotations
 import logging
 import secrets as randomness
 import shutil
-import tempfile
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from curator import policy
 from curator.errors import CancelledError, CuratorError, IntegrityError, TemporaryError
-from curator.index import Driver, Entry, Stack, Status, SuiteResult, entry_id
-from curator.lockfile import ImageLock
-from curator.oci import Reference, canonical_json, sha256
-from curator.plan import Action, lock_digest
+from curator.farm._bases import BaseMovedError, directory, ensure_base, sweep
+from curator.farm._entry import entry_of, failed_checks
+from curator.farm._values import CellResult, Event, Outcome, Ports
+from curator.oci import canonical_json, sha256
+from curator.plan import Action
 from curator.publish import Change, Rejected, publish, recover
-from curator.recipe import base_key
 from curator.smoke import judge, run_program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-    from curator.lockfile import BaseLock
-    from curator.matrix import Base, Matrix
-    from curator.oci import Digest, Platform
+    from curator.matrix import Matrix
+    from curator.oci import Digest, Reference
     from curator.plan import Plan, PlannedCell
-    from curator.ports import Engine, Registry, Runner, Store
     from curator.settings import Place
-    from curator.smoke import Check, HostFacts, SmokeReport
+    from curator.smoke import SmokeReport
+
+__all__ = [
+    "BaseMovedError",
+    "CellResult",
+    "Event",
+    "Outcome",
+    "Ports",
+    "ensure_base",
+    "run",
+    "staging_reference",
+    "sweep",
+]
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 3
 RETRY_DELAYS_S = (2.0, 10.0)
-DISK_FLOOR_BYTES = 4 * 1024**3
-
-
-class Outcome(StrEnum):
-    """How a cell's run ended."""
-
-    PUBLISHED = "published"
-    REFUSED = "refused"  # tested, and no gate let it through
-    FAILED = "failed"
-    DEFERRED = "deferred"  # nothing wrong with the cell: run again
-    CANCELLED = "cancelled"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """A step of a cell begins; `detail` is for people."""
-
-    cell: str
-    stage: str
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellResult:
-    """What became of one cell; times in milliseconds, sizes in bytes."""
-
-    cell: str
-    outcome: Outcome
-    cause: str = ""
-    log: Path | None = None
-    reference: str | None = None
-    tags: tuple[str, ...] = ()
-    channel: str | None = None
-    built: bool = False
-    size_bytes: int = 0
-    stages_ms: Mapping[str, int] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the result as `--json` shows it."""
-        return {
-            "id": self.cell,
-            "outcome": self.outcome.value,
-            "cause": self.cause,
-            "log": str(self.log) if self.log else None,
-            "reference": self.reference,
-            "tags": list(self.tags),
-            "channel": self.channel,
-            "built": self.built,
-            "size": self.size_bytes,
-            "stages_ms": dict(self.stages_ms),
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ports:
-    """The outside world of one run, and where on this machine it may write."""
-
-    engine: Engine
-    registry: Registry
-    runner: Runner
-    store: Store
-    place: Place
-    host: HostFacts
-    secrets: Mapping[str, Path]
-    make_base: Callable[[Base, Platform, Path], BaseLock]
-    now: Callable[[], str]
-    work: Path
-    logs: Path
 
 
 @dataclass(slots=True)
@@ -240,8 +179,8 @@ def _build(planned: PlannedCell, shared: _Run, clock: _Stages, log_path: Path) -
     ports, recipe = shared.ports, planned.recipe
     base = _base(planned, shared, clock)
     target = staging_reference(planned, ports.place)
-    with _directory(ports.work, planned.cell.id) as directory:
-        layout = directory / "layout"
+    with directory(ports.work, planned.cell.id) as folder:
+        layout = folder / "layout"
 
         def attempt() -> Digest:
             shutil.rmtree(layout, ignore_errors=True)
@@ -289,74 +228,6 @@ def _base(planned: PlannedCell, shared: _Run, clock: _Stages) -> Reference:
         )
 
 
-def ensure_base(
-    base: Base, platform: Platform, locked: BaseLock | ImageLock, ports: Ports
-) -> Reference:
-    """Return a base's image by digest; what is missing in the registry is made from its lock.
-
-    Raises:
-        BaseMovedError: the distribution serves other packages than the lock names.
-    """
-    if isinstance(locked, ImageLock):
-        return Reference.parse(locked.reference).with_digest(locked.digest)
-    target = ports.place.repository(f"base/{base.name}").with_tag(base_key(base, locked))
-    found = ports.registry.resolve(target)
-    if found is not None:
-        return target.with_digest(found.digest)
-    with _directory(ports.work, base.name) as directory:
-        made = ports.make_base(base, platform, directory / "layout")
-        if made.diff_id != locked.diff_id:
-            raise BaseMovedError(base.name, locked, made)
-        return target.with_digest(ports.registry.push(directory / "layout", target))
-
-
-class BaseMovedError(CuratorError):
-    """A base cannot be made as locked: the distribution has moved on. `made` is what it is now."""
-
-    code = "base-moved"
-
-    def __init__(self, name: str, locked: BaseLock, made: BaseLock) -> None:
-        self.made = made
-        changes = _package_changes(locked, made)
-        shown = ", ".join(changes[:3]) + (f" and {len(changes) - 3} more" if changes[3:] else "")
-        super().__init__(
-            f"base {name} is no longer what its lock says "
-            f"({shown or 'same packages, other bytes'}): "
-            f"run `curator lock --bases {name}` and commit the result"
-        )
-
-
-def _package_changes(locked: BaseLock, made: BaseLock) -> list[str]:
-    before, after = dict(locked.packages), dict(made.packages)
-    names = sorted(before.keys() | after.keys())
-    return [
-        f"{name} {before.get(name, 'absent')} -> {after.get(name, 'absent')}"
-        for name in names
-        if before.get(name) != after.get(name)
-    ]
-
-
-@contextmanager
-def _directory(work: Path, name: str) -> Iterator[Path]:
-    """Give a directory that is gone afterwards, on a disk with room for a build."""
-    work.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(work).free
-    if free < DISK_FLOOR_BYTES:
-        raise TemporaryError(
-            f"{work} has {free // 1024**2} MiB left, a build wants "
-            f"{DISK_FLOOR_BYTES // 1024**2}: make room and run again"
-        )
-    with tempfile.TemporaryDirectory(dir=work, prefix=f"{name}.") as directory:
-        yield Path(directory)
-
-
-def sweep(work: Path) -> None:
-    """Remove what killed runs left: each run works in a directory named by its process id."""
-    for directory in work.parent.glob("*"):
-        if directory.name.isdecimal() and not Path(f"/proc/{directory.name}").exists():
-            shutil.rmtree(directory, ignore_errors=True)
-
-
 def _smoke(planned: PlannedCell, image: Reference, shared: _Run) -> SmokeReport:
     """Test the image by its digest, on as many GPUs as this host offers (one is enough)."""
     ports = shared.ports
@@ -394,7 +265,10 @@ def _publish(
     ports = shared.ports
     evidence = canonical_json(report.to_json())
     verdict = policy.gates(report)
-    entry = policy.admitted(_entry(planned, image, report, shared, sha256(evidence)), verdict)
+    entry = policy.admitted(
+        entry_of(planned, image, report, sha256(evidence), matrix=shared.matrix, ports=ports),
+        verdict,
+    )
     change = Change(entry=entry, source=image, evidence=(evidence,))
     answer = publish(
         (change,),
@@ -411,7 +285,7 @@ def _publish(
         raise TemporaryError(f"published, but its tags lag behind: {answer.unfinished}")
     # What was committed may differ: a GPU pass of before is kept by a host that has no GPU.
     entry = answer.entries[0]
-    refused = "" if verdict.channel else _failed_checks(report, verdict)
+    refused = "" if verdict.channel else failed_checks(report, verdict)
     return CellResult(
         cell=planned.cell.id,
         outcome=Outcome.REFUSED if refused else Outcome.PUBLISHED,
@@ -420,79 +294,4 @@ def _publish(
         tags=entry.tags,
         channel=entry.channel,
         size_bytes=entry.size,
-    )
-
-
-def _failed_checks(report: SmokeReport, verdict: policy.Verdict) -> str:
-    failed = [check for check in report.checks if check.outcome == "fail"]
-    told = "; ".join(
-        f"{check.name}: {check.detail} {_difference(check)}".strip() for check in failed
-    )
-    return told or "; ".join(verdict.reasons)
-
-
-def _difference(check: Check) -> str:
-    """Return what was expected and found, where an image holds other things than its label says."""
-    if not isinstance(check.got, dict):
-        return ""
-    wrong = {name: want for name, want in check.expected.items() if check.got.get(name) != want}
-    return ", ".join(f"{name} is {check.got.get(name)}, not {want}" for name, want in wrong.items())
-
-
-def _entry(
-    planned: PlannedCell,
-    image: Reference,
-    report: SmokeReport,
-    shared: _Run,
-    evidence: Digest,
-) -> Entry:
-    """Return what the index will say of an image: facts out of its bytes, before any gate."""
-    cell, matrix = planned.cell, shared.matrix
-    top = shared.ports.registry.manifest(image)
-    inner = image.with_digest(top.platform_digest(cell.platform))
-    manifest = shared.ports.registry.manifest(inner)
-    cuda = matrix.cuda[cell.cuda]
-    framework = report.got("framework")
-    return Entry(
-        id=entry_id(cell.id, planned.recipe.key),
-        cell=cell.id,
-        digest=top.digest,
-        platform_digest=manifest.digest,
-        repository=f"staging/{cell.framework}",
-        platforms=(str(cell.platform),),
-        size=sum(blob.size for blob in manifest.blobs),
-        stack=Stack(
-            framework=cell.framework,
-            version=cell.version,
-            cuda=cell.cuda,
-            python=cell.python,
-            cudnn=framework.get("cudnn"),
-            nccl=framework.get("nccl"),
-            glibc=report.got("python").get("glibc"),
-        ),
-        driver=Driver(min=cuda.driver_floor, rule=cuda.source),
-        tests=_tests(report, evidence),
-        base=f"{planned.recipe.base}@{planned.recipe.base_key}",
-        recipe=planned.recipe.key,
-        lock=lock_digest(matrix, cell),
-        created=report.started,
-        status=Status(state="unpublished", reason="not judged yet"),
-    )
-
-
-def _tests(report: SmokeReport, evidence: Digest) -> tuple[SuiteResult, ...]:
-    """Return the report as the index lists it: one suite for the contents, one for the GPU."""
-    gpu = report.host.gpus[0] if report.host.gpus else None
-    host = {"gpu": gpu.name, "sm": gpu.sm, "driver": report.host.driver} if gpu else {}
-    suites = (("contents", report.contents), ("gpu", report.gpu))
-    return tuple(
-        SuiteResult(
-            suite=suite,
-            verdict=verdict,
-            evidence=evidence,
-            at=report.ended,
-            probe=report.probe_key,
-            **host,
-        )
-        for suite, verdict in suites
     )
