@@ -27,6 +27,8 @@ AXES = ("version", "cuda", "python", "platform")
 FIELDS = frozenset({"version", "cuda", "cuda_major", "cuda_toolkit"})
 DEFAULT_PLATFORM = "linux/amd64"
 _OPERATORS = "<>=!~"
+# What can be part of a tag, and is written as PEP 440 normalises it.
+_VERSION = re.compile(r"[0-9]+(\.[0-9]+)*((a|b|rc)[0-9]+)?(\.post[0-9]+)?(\.dev[0-9]+)?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 version = cache(Version)
@@ -76,7 +78,7 @@ def check_rules(framework: FrameworkFile, source: Source) -> None:
         for number, value in enumerate(values):
             path = ("axes", axis, number)
             meaning = _check_value(axis, value, source, path)
-            if meaning in seen:
+            if meaning is not None and meaning in seen:
                 source.refuse("duplicate-value", f"{value!r} is on the axis already", path)
             seen.add(meaning)
     for section in ("exclude", "also", "sm_min"):
@@ -105,7 +107,7 @@ def _check_value(
     try:
         if axis == "platform":
             return Platform.parse(value)
-        if value == value.strip():
+        if _VERSION.fullmatch(value):
             return version(value)
     except (InvalidVersion, InputError):
         pass

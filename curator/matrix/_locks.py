@@ -63,7 +63,6 @@ class Locks:
                 self.findings += error.diagnostics
         for cell in cells:
             if cell.lock_path in self.tree:
-                refused.pop(cell.id, None)
                 self._cell(cell)
             elif cell.id in refused:
                 because, source = refused.pop(cell.id)
@@ -71,8 +70,12 @@ class Locks:
             else:
                 self._refuse("no-lock", f"no lock for {cell.id}", cell.file, cell.line, cell)
         for name in refused:
-            message = f"{name} is no combination that can be locked"
-            self._refuse("orphan", message, file, 1, cells[0])
+            message = f"{name} has a lock, or is no combination of the axes"
+            hint = "remove the entry, or its lock"
+            finding = Diagnostic(
+                code="orphan", message=message, file=file, line=1, column=1, hint=hint
+            )
+            self.findings.append(finding)
 
     def _cell(self, cell: Cell) -> None:
         file = cell.lock_path

@@ -150,6 +150,12 @@ BROKEN = {
         "matrix/demo.yaml:3:9",
         'quote it: "3.11"',
     ),
+    "a version that no tag can hold": Broken(
+        edited(DEMO_YAML, '["1.0", "2.0"]', '["1.0", "3!2.0+cu124"]'),
+        "bad-value",
+        "matrix/demo.yaml:5:20",
+        "is not a version",
+    ),
     "no version": Broken(
         edited(DEMO_YAML, '["1.0", "2.0"]', '["newest", "2.0"]'),
         "bad-value",
@@ -311,6 +317,17 @@ BROKEN = {
         "orphan",
         "matrix/locks/demo/demo-9.0-cuda12.8-py3.11.txt",
         "remove it",
+    ),
+    "locked and rejected": Broken(
+        {
+            **tiny_tree(),
+            "matrix/locks/demo/rejected.json": (
+                '{"demo-2.0-cuda12.8-py3.11": {"because": "a", "source": "b"}}'
+            ),
+        },
+        "orphan",
+        "matrix/locks/demo/rejected.json:1:1",
+        "has a lock, or is no combination",
     ),
     "missing base lock": Broken(
         without("matrix/locks/bases/debian-12-linux-amd64.json"),
