@@ -9,11 +9,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import threading
 import time
+import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from curator.smoke import ProbeRun
 
 if TYPE_CHECKING:
-    from python_on_whales import Container, DockerClient
+    from python_on_whales import DockerClient
 
     from curator.oci import Reference
     from curator.ports import EngineAddress
@@ -99,46 +99,43 @@ class DockerRunner:
     ) -> ProbeRun:
         from python_on_whales.exceptions import DockerException  # noqa: PLC0415
 
-        client = self._client()
+        # The name is ours from before the start: an engine that cannot start a container, for want
+        # of a GPU, say, leaves it created.
+        name = f"curator-{uuid.uuid4().hex}"
         try:
-            container = client.run(
+            self._client().run(
                 str(image),
                 ["-c", program],
                 detach=True,
                 entrypoint="python3",
                 gpus=gpus or None,
                 labels={OWNER: str(os.getpid())},
+                name=name,
                 networks=["none"],
                 pids_limit=PIDS_LIMIT,
                 pull="never",
             )
+            return self._watch(name, timeout_s, started)
         except DockerException as error:
             return _unstarted(started, f"the container did not start: {_said(error.stderr)}")
-        assert not isinstance(container, str)  # noqa: S101 - detached
-        try:
-            return self._watch(container, timeout_s, started)
         finally:
-            with contextlib.suppress(DockerException):
-                client.container.remove(container, force=True, volumes=True)
+            self._command("rm", "--force", "--volumes", name)
 
-    def _watch(self, container: Container, timeout_s: int, started: str) -> ProbeRun:
+    def _watch(self, container: str, timeout_s: int, started: str) -> ProbeRun:
         """Wait for a container's end or deadline, and read its bounded output."""
         deadline = time.monotonic() + timeout_s
-        waiting = subprocess.Popen(  # noqa: S603 - the engine's own client
-            [*self.address.command, "wait", container.id],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        try:
-            while waiting.poll() is None and time.monotonic() < deadline:
-                if self.cancelled.wait(POLL_S):
-                    return _unstarted(started, "the run was stopped")
-            code = waiting.communicate()[0].strip() if waiting.poll() is not None else ""
-        finally:
-            waiting.kill()
-            waiting.wait()
-        stdout, stderr = self._output(container.id)
+        command = [*self.address.command, "wait", container]
+        with subprocess.Popen(  # noqa: S603 - the engine's own client
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as waiting:
+            try:
+                while waiting.poll() is None and time.monotonic() < deadline:
+                    if self.cancelled.wait(POLL_S):
+                        return _unstarted(started, "the run was stopped")
+                code = waiting.communicate()[0].strip() if waiting.poll() is not None else ""
+            finally:
+                waiting.kill()
+        stdout, stderr = self._output(container)
         return ProbeRun(
             exit_code=int(code) if code.isdecimal() else None,
             stdout=stdout,
@@ -150,22 +147,21 @@ class DockerRunner:
     def _output(self, container: str) -> tuple[str, str]:
         """Return the last bytes of both streams; a container may have printed gigabytes."""
         command = [*self.address.command, "logs", container]
-        process = subprocess.Popen(  # noqa: S603 - the engine's own client
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
         tails = {"stdout": b"", "stderr": b""}
+        with subprocess.Popen(  # noqa: S603 - the engine's own client
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
 
-        def drain(name: str) -> None:
-            stream = getattr(process, name)
-            while chunk := stream.read(65536):
-                tails[name] = (tails[name] + chunk)[-MAX_OUTPUT_BYTES:]
+            def drain(name: str) -> None:
+                stream = getattr(process, name)
+                while chunk := stream.read(65536):
+                    tails[name] = (tails[name] + chunk)[-MAX_OUTPUT_BYTES:]
 
-        readers = [threading.Thread(target=drain, args=(name,)) for name in tails]
-        for reader in readers:
-            reader.start()
-        for reader in readers:
-            reader.join()
-        process.wait()
+            readers = [threading.Thread(target=drain, args=(name,)) for name in tails]
+            for reader in readers:
+                reader.start()
+            for reader in readers:
+                reader.join()
         return tails["stdout"].decode(errors="replace"), tails["stderr"].decode(errors="replace")
 
 

@@ -294,13 +294,13 @@ HOSTILE = {
         with_file(REJECTED, '{"demo-9": {"because": "a", "source": "b"}}'),
         "orphan",
         f"{REJECTED}:1:1",
-        "demo-9 is no combination",
+        "demo-9 has a lock, or is no combination",
     ),
     "rejection of an excluded combination": Broken(
         with_file(REJECTED, '{"demo-1.0-cuda13.0-py3.11": {"because": "a", "source": "b"}}'),
         "orphan",
         f"{REJECTED}:1:1",
-        "is no combination that can be locked",
+        "is no combination of the axes",
     ),
     "rejection without a source": Broken(
         with_file(REJECTED, '{\n"demo-9": {"because": "a"}}'),

@@ -1,0 +1,220 @@
+"""The probe as it runs, and what its answers mean: a pass cannot be had by accident."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from curator import matrix
+from curator.errors import InputError
+from curator.oci import canonical_json, sha256
+from curator.smoke import (
+    MAX_PROGRAM_BYTES,
+    Gpu,
+    HostFacts,
+    Outcome,
+    Probe,
+    ProbeRun,
+    Probes,
+    SmokeReport,
+    judge,
+    run_program,
+)
+from tests.trees import tiny_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NONCE = "0123456789abcdef"
+IMAGE = sha256(b"image")
+NO_GPU = HostFacts(gpus=(), driver=None, kernel="6.1", architecture="x86_64")
+H200 = HostFacts(
+    gpus=(Gpu(name="H200", uuid="GPU-1", sm="9.0", memory_bytes=141 * 1024**3),),
+    driver="580.95.05",
+    kernel="6.1",
+    architecture="x86_64",
+)
+FRAMEWORK = "def check_framework(expected):\n    {framework}\n\n\n"
+TENSOR = "def check_cuda_tensor(expected):\n    {tensor}\n\n\n"
+TABLE = (
+    'CHECKS = {"framework": (check_framework, False), "cuda_tensor": (check_cuda_tensor, True)}\n'
+)
+FINE = "return dict(expected)"
+
+
+def probe(framework: str = FINE, tensor: str = FINE, head: str = "") -> Probe:
+    """Return a probe of two checks, without those that need a real image."""
+    text = head + FRAMEWORK.format(framework=framework) + TENSOR.format(tensor=tensor) + TABLE
+    tree = {**tiny_tree(), "dockerfiles/demo/probe.py": text}
+    found = matrix.load(tree)
+    cell = found.cells[0]
+    made = Probes(tree).assemble(cell, found.locks[cell.id])
+    return Probe(program=made.program, checks=("framework", "cuda_tensor"), key=made.key)
+
+
+def report(made: Probe, run: ProbeRun, host: HostFacts = NO_GPU) -> SmokeReport:
+    return judge(made, run, nonce=NONCE, cell="demo", image=IMAGE, recipe_key="0" * 64, host=host)
+
+
+def ended(stdout: str, *, code: int | None = 0, stderr: str = "") -> ProbeRun:
+    return ProbeRun(
+        exit_code=code,
+        stdout=stdout,
+        stderr=stderr,
+        started="2026-11-23T00:00:00Z",
+        ended="2026-11-23T00:00:01Z",
+    )
+
+
+def really(made: Probe, gpus: int = 0, seconds: int = 20) -> ProbeRun:
+    """Run a probe in a process of this machine's Python."""
+    done = subprocess.run(
+        [sys.executable, "-c", run_program(made, NONCE, gpus)],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    return ended(done.stdout, code=done.returncode, stderr=done.stderr)
+
+
+def outcomes(found: SmokeReport) -> Mapping[str, str]:
+    return {check.name: check.outcome.value for check in found.checks}
+
+
+def test_without_a_gpu_the_gpu_check_is_not_run_and_nothing_is_claimed() -> None:
+    made = probe()
+    found = report(made, really(made))
+    assert outcomes(found) == {"framework": "pass", "cuda_tensor": "not-run"}
+    assert (found.contents, found.gpu) == ("pass", "not-run")
+    assert found.checks[1].detail == "no GPU on this host"
+
+
+def test_with_a_gpu_every_check_is_run() -> None:
+    made = probe()
+    found = report(made, really(made, gpus=1), H200)
+    assert (found.contents, found.gpu) == ("pass", "pass")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "told"),
+    [
+        ("raise RuntimeError('no CUDA device')", "RuntimeError: no CUDA device"),
+        ("return {'device': 'cpu'}", "differs in device"),
+        ("return None", "differs in device"),
+        ("return {'device': object()}", "TypeError"),
+        ("import os; os._exit(0)", "ended without an answer, status 0"),
+        ("import sys; sys.exit(0)", "SystemExit: 0"),
+        ("import os; os.kill(os.getpid(), 9)", "killed by signal 9"),
+        ("import os; os.abort()", "killed by signal 6"),
+        ("import ctypes; ctypes.string_at(0)", "killed by signal 11"),
+    ],
+)
+def test_an_image_that_was_given_a_gpu_and_fails_has_failed(tensor: str, told: str) -> None:
+    made = probe(tensor=tensor)
+    found = report(made, really(made, gpus=1), H200)
+    assert (found.contents, found.gpu) == ("pass", "fail")
+    assert told in found.checks[1].detail
+
+
+def test_a_hang_ends_at_its_deadline() -> None:
+    made = probe(tensor="import time; time.sleep(60)", head="CHECK_SECONDS = 1\n")
+    found = report(made, really(made, gpus=1), H200)
+    assert outcomes(found) == {"framework": "pass", "cuda_tensor": "fail"}
+    assert found.checks[1].detail == "no answer within 1 s"
+
+
+def test_what_a_check_prints_is_no_report() -> None:
+    forged = json.dumps({"checks": [{"name": "cuda_tensor", "outcome": "pass"}]})
+    made = probe(tensor=f"print({f'{NONCE} {forged}'!r}); raise RuntimeError('no')")
+    found = report(made, really(made, gpus=1), H200)
+    assert found.gpu == "fail"
+    assert found.checks[1].detail == "RuntimeError: no"
+
+
+def test_a_check_that_floods_is_bounded() -> None:
+    made = probe(tensor="return {'device': 'x' * 10_000_000}")
+    found = report(made, really(made, gpus=1), H200)
+    assert found.gpu == "fail"
+    assert len(canonical_json(found.to_json())) < 100_000
+
+
+LINE = '{nonce} {{"checks": [{{"name": "framework", "outcome": "{outcome}", "expected": {{}}, '
+LINE += '"got": {got}, "detail": "", "ms": 1}}]}}\n'
+
+
+@pytest.mark.parametrize(
+    "stdout",
+    [
+        "",
+        "passed\n",
+        LINE.format(nonce="another", outcome="pass", got="{}"),
+        LINE.format(nonce=NONCE, outcome="pass", got="{}") * 2,
+        LINE.format(nonce=NONCE, outcome="passed", got="{}"),
+        LINE.format(nonce=NONCE, outcome="pass", got="0.5"),
+        LINE.format(nonce=NONCE, outcome="pass", got="[" * 5000 + "]" * 5000),
+        f"{NONCE} not json\n",
+        f'{NONCE} {{"checks": 5}}\n',
+        f'{NONCE} {{"checks": [5]}}\n',
+        f'{NONCE} {{"checks": [{{"name": "framework", "outcome": "pass"}}]}}\n',
+    ],
+)
+def test_what_is_no_single_sound_report_is_a_failure(stdout: str) -> None:
+    found = report(probe(), ended(stdout))
+    assert (found.contents, found.gpu) == ("fail", "fail")
+
+
+def test_a_sound_report_is_read() -> None:
+    found = report(probe(), ended(LINE.format(nonce=NONCE, outcome="pass", got='{"a": "1"}')))
+    assert found.checks[0].outcome is Outcome.PASS
+    assert found.got("framework") == {"a": "1"}
+    assert found.checks[1].outcome is Outcome.FAIL
+
+
+@pytest.mark.parametrize(("code", "told"), [(None, "the deadline"), (137, "exit status 137")])
+def test_what_ended_early_says_how(code: int | None, told: str) -> None:
+    found = report(probe(), ended("", code=code))
+    assert told in found.checks[0].detail
+
+
+def test_control_characters_do_not_reach_documents() -> None:
+    found = report(probe(), ended("", stderr="a\x1b[31mred\x00" + "b" * 10_000))
+    assert len(found.stderr_tail) == 4096
+    assert found.stderr_tail.isprintable()
+
+
+def test_the_key_changes_with_the_program_and_not_with_the_run() -> None:
+    assert probe().key == probe().key
+    assert probe(head="# another text\n").key != probe().key
+    assert run_program(probe(), NONCE, 0) != run_program(probe(), NONCE, 1)
+
+
+def test_expectations_are_the_label_and_the_lock(farm_tree: matrix.Tree) -> None:
+    found = matrix.load(farm_tree)
+    probes = Probes(farm_tree)
+    for cell in found.cells:
+        made = probes.assemble(cell, found.locks[cell.id])
+        assert len(run_program(made, NONCE, 1).encode()) < MAX_PROGRAM_BYTES
+        assert f'"cuda": "{cell.cuda}"' in made.program
+        assert f'"{cell.package}": "{cell.version}"' in made.program
+        compile(made.program, cell.id, "exec")
+
+
+def test_a_probe_that_is_no_python_has_a_position() -> None:
+    with pytest.raises(InputError, match=r"dockerfiles/demo/probe.py:1:\d+: no Python"):
+        probe(head="def broken(:\n")
+
+
+def test_the_reference_is_what_any_correct_gpu_gives() -> None:
+    made = probe(
+        tensor="import json; v, l, r, p = tensor_reference();"
+        " return {'device': 'cuda', 'sum': sum(v), 'corner': p[0][0], 'last': p[-1][-1]}"
+    )
+    got = report(made, really(made, gpus=1), H200).got("cuda_tensor")
+    last = sum((63 * 7 + k * 3) % 11 * ((k * 5 + 63 * 2) % 13) for k in range(64))
+    first = sum((k * 3) % 11 * ((k * 5) % 13) for k in range(64))
+    assert (got["sum"], got["corner"], got["last"]) == (4096 * 4096, first, last)
