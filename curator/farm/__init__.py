@@ -179,7 +179,9 @@ def _build(planned: PlannedCell, shared: _Run, clock: _Stages, log_path: Path) -
     ports, recipe = shared.ports, planned.recipe
     base = _base(planned, shared, clock)
     target = staging_reference(planned, ports.place)
-    with directory(ports.work, planned.cell.id) as folder:
+    wheels = shared.matrix.locks[planned.cell.id].wheels
+    size = sum(wheel.size_bytes for wheel in wheels)
+    with directory(ports.work, planned.cell.id, wheels_bytes=size) as folder:
         layout = folder / "layout"
 
         def attempt() -> Digest:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from curator.oci import Platform
 
 DISK_FLOOR_BYTES = 4 * 1024**3
+# A build keeps a wheel five times over: downloaded, unpacked in the cache and in its stage, and
+# compressed as a blob of the builder and of the layout; unpacked is about twice the size.
+ROOM_PER_BYTE = 7
 
 
 def ensure_base(
@@ -72,14 +75,19 @@ def _package_changes(locked: BaseLock, made: BaseLock) -> list[str]:
 
 
 @contextmanager
-def directory(work: Path, name: str) -> Iterator[Path]:
-    """Give a directory that is gone afterwards, on a disk with room for a build."""
+def directory(work: Path, name: str, *, wheels_bytes: int = 0) -> Iterator[Path]:
+    """Give a directory that is gone afterwards, on a disk with room to install these wheels.
+
+    Raises:
+        TemporaryError: there is no such room.
+    """
     work.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(work).free
-    if free < DISK_FLOOR_BYTES:
+    wanted = DISK_FLOOR_BYTES + ROOM_PER_BYTE * wheels_bytes
+    if free < wanted:
         raise TemporaryError(
-            f"{work} has {free // 1024**2} MiB left, a build wants "
-            f"{DISK_FLOOR_BYTES // 1024**2}: make room and run again"
+            f"{work} has {free // 1024**2} MiB left, {name} wants {wanted // 1024**2}: "
+            "make room and run again"
         )
     with tempfile.TemporaryDirectory(dir=work, prefix=f"{name}.") as folder:
         yield Path(folder)

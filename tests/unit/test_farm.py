@@ -1,0 +1,30 @@
+"""What a run asks of the disk before it begins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from curator.errors import TemporaryError
+from curator.farm._bases import directory, sweep
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_build_without_room_does_not_begin(tmp_path: Path) -> None:
+    with (
+        pytest.raises(TemporaryError, match=r"MiB left, cell wants \d+: make room"),
+        directory(tmp_path / "work", "cell", wheels_bytes=10**15),
+    ):
+        pass
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_what_killed_runs_left_is_swept(tmp_path: Path) -> None:
+    dead, alive = tmp_path / "4194303999", tmp_path / "1"
+    for folder in (dead, alive):
+        (folder / "cell.x").mkdir(parents=True)
+    sweep(tmp_path / "2")
+    assert (dead.exists(), alive.exists()) == (False, True)
