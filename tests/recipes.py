@@ -55,6 +55,7 @@ def cell_of(**changes: object) -> Cell:
         base="debian-12",
         recipe="wheels",
         package="demo-pkg",
+        module="demo",
         requirements=("demo-pkg==1.0",),
         constrain=("nvidia-*",),
         env=(),

@@ -18,13 +18,6 @@ if TYPE_CHECKING:
     from curator.matrix import Matrix
     from curator.settings import Settings
 
-IMPORTS = {
-    "cupy": "cupy",
-    "jax": "jax",
-    "numba-cuda": "numba.cuda",
-    "pytorch": "torch",
-    "tensorflow": "tensorflow",
-}
 MIB = 1024**2
 
 
@@ -71,7 +64,8 @@ def references(
     data: dict[str, Any] = {"references": pulls, "index": str(settings.store / "v1/index.json")}
     if not pulls:
         return f"Nothing is published.\nindex: {data['index']}", data
-    data["run"] = _run_line(entries[0], pulls[0], settings)
+    modules = {cell.id: cell.module for cell in matrix.cells}
+    data["run"] = _run_line(modules[entries[0].cell], pulls[0], settings)
     listed = "\n".join(f"  {pull}" for pull in pulls)
     return f"Published:\n{listed}\nindex: {data['index']}\nrun:   {data['run']}", data
 
@@ -80,11 +74,10 @@ def _pull(entry: Entry, place: Place) -> str:
     return f"{place.repository(entry.repository)}:{entry.tags[0]}@{entry.digest}"
 
 
-def _run_line(entry: Entry, pull: str, settings: Settings) -> str:
+def _run_line(module: str, pull: str, settings: Settings) -> str:
     """Return a `docker run` that works with the engine of this machine, GPU or not."""
     engine = provision.status(settings.cache).engine
     command = " ".join(engine.command) if engine else "docker"
     network = "--network host " if engine and engine.kind == "embedded" else ""
-    module = IMPORTS.get(entry.stack.framework, entry.stack.framework)
     program = f"import {module} as m; print(m.__name__, 'imported')"
     return f'{command} run --rm {network}{pull} python -c "{program}"'

@@ -228,6 +228,7 @@ def _add(
             base=framework.bases[combination.python],
             recipe=framework.recipe,
             package=framework.package.format(**values),
+            module=framework.module or framework.framework,
             requirements=tuple(text.format(**values) for text in templates),
             constrain=tuple(framework.constrain),
             env=tuple(sorted(framework.env.items())),

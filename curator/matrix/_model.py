@@ -128,6 +128,7 @@ class FrameworkFile(_Model):
 
     framework: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     package: str
+    module: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")
     recipe: Literal["wheels", "toolkit"] = "wheels"
     bases: dict[str, str] = Field(min_length=1)
     axes: Axes

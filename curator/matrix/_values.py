@@ -44,7 +44,10 @@ class Base:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One combination that can be built; `id` is its name everywhere."""
+    """One combination that can be built; `id` is its name everywhere.
+
+    `package` is the distribution that the version is of, `module` what Python imports of it.
+    """
 
     id: str
     framework: str
@@ -55,6 +58,7 @@ class Cell:
     base: str
     recipe: Literal["wheels", "toolkit"]
     package: str
+    module: str
     requirements: tuple[str, ...]
     constrain: tuple[str, ...]
     env: tuple[tuple[str, str], ...]

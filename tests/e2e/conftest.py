@@ -41,6 +41,7 @@ demo: ["*"]
 TINY = """\
 framework: tiny
 package: six
+module: six
 bases: {"3.11": debian-12}
 axes:
   version: ["1.16.0", "1.17.0"]
