@@ -33,11 +33,11 @@ from curator.index._chain import (
     shard_path,
 )
 from curator.index._model import (
-    MAX_DOCUMENT_BYTES,
     SHORT_KEY,
     SPEC,
     Channel,
     Config,
+    Coverage,
     Driver,
     Entry,
     EntryChange,
@@ -57,8 +57,8 @@ from curator.index._model import (
     group_of,
     instant,
     minor_of,
-    parse,
 )
+from curator.index._read import MAX_DOCUMENT_BYTES, parse
 from curator.oci import sha256
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ __all__ = [
     "SPEC",
     "Channel",
     "Config",
+    "Coverage",
     "Document",
     "Driver",
     "Entry",

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from curator.errors import IntegrityError
-from curator.index._model import Config, Generation, Head, parse
+from curator.index._model import Config, Generation, Head
+from curator.index._read import parse
 from curator.oci import Digest, hex_of, sha256
 
 if TYPE_CHECKING:

@@ -1,28 +1,24 @@
-"""The documents of the index as values, and the strict reading that every one of them goes through.
+"""The documents of the index as values.
 
 - A document is canonical JSON: UTF-8, sorted keys, no floats, RFC 3339 UTC times, sizes in bytes.
-- What is read is bounded (8 MiB, 32 levels) and free of duplicate keys before a model sees it.
 - Fields that this version does not know are kept (pydantic's `model_extra`) and written again.
 - An absent optional field is left out, never written as null.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    ValidationError,
     model_serializer,
     model_validator,
 )
 
-from curator.errors import IntegrityError
 from curator.oci import Digest, canonical_json
 
 if TYPE_CHECKING:
@@ -30,8 +26,6 @@ if TYPE_CHECKING:
 
 SPEC: Final = 1
 ENTRY_VERSION: Final = 1
-MAX_DOCUMENT_BYTES: Final = 8 * 1024 * 1024
-MAX_DEPTH: Final = 32
 SHORT_KEY: Final = 12
 
 _MINOR = re.compile(r"\d+(\.\d+)?")
@@ -57,12 +51,10 @@ Size = Annotated[int, Field(ge=0, lt=2**53)]
 Number = Annotated[int, Field(ge=1, lt=10**18)]
 
 Channel = Literal["stable", "candidate"]
-Outcome = Literal["pass", "fail", "not-run"]
+Outcome = Literal["pass", "fail", "not-run", "bad-host"]
 State = Literal[
     "candidate", "active", "deprecated", "yanked", "quarantined", "unpublished", "expired"
 ]
-
-ModelT = TypeVar("ModelT", bound="Model")
 
 
 class Model(BaseModel):
@@ -120,7 +112,11 @@ class Driver(Model):
 
 
 class SuiteResult(Model):
-    """One suite's outcome on one host; `evidence` is the digest of the stored report."""
+    """One suite's outcome on one host; `evidence` is the digest of the stored report.
+
+    `speed` is what was measured beside it, by name: 10**9 operations a second of a matrix product
+    (`matmul_<type>_gflops`), 10**6 bytes a second of a copy (`copy_mb_s`). It decides nothing.
+    """
 
     suite: str
     verdict: Outcome
@@ -130,11 +126,40 @@ class SuiteResult(Model):
     gpu: str | None = None
     sm: str | None = None
     driver: str | None = None
+    speed: dict[str, Size] | None = None
 
     @property
     def host(self) -> tuple[str, str | None, str | None]:
         """What a later test has to share with this one to replace it."""
         return self.suite, self.sm, self.driver
+
+
+class CoverageTest(Model):
+    """A test that a coverage rests on; `stale` says why it is not enough any more."""
+
+    evidence: Sha256
+    sm: str
+    driver: str
+    at: Time
+    stale: Literal["probe", "age", "time"] | None = None
+
+
+class CoverageGroup(Model):
+    """Every pair of these compute capabilities and ranges of driver branches, ends included."""
+
+    answer: Literal["tested", "inferred", "untested", "bad"]
+    sm: tuple[str, ...] = Field(min_length=1)
+    drivers: tuple[tuple[int, int], ...] = Field(min_length=1)
+    rules: tuple[str, ...] | None = None
+    tests: tuple[CoverageTest, ...] | None = None
+
+
+class Coverage(Model):
+    """Where an image was tested, follows to run, or does not; `curator.coverage` defines it."""
+
+    probe: Key
+    max_age_days: Size
+    groups: tuple[CoverageGroup, ...]
 
 
 class Status(Model):
@@ -177,6 +202,7 @@ class Entry(Model):
     channel: Channel | None = None
     tags: tuple[Tag, ...] = ()
     sm: Sm | None = None
+    coverage: Coverage | None = None
     published: Time | None = None
 
     @model_validator(mode="after")
@@ -313,81 +339,3 @@ class Config(Model):
     store: str
     registry: str
     shards: Literal["framework/minor/cuda"] = "framework/minor/cuda"
-
-
-def parse(model: type[ModelT], data: bytes, name: str) -> ModelT:
-    """Read one document strictly.
-
-    Raises:
-        IntegrityError: too big, too deep, no JSON object, a key twice, a float, or the wrong shape.
-    """
-    if len(data) > MAX_DOCUMENT_BYTES:
-        raise IntegrityError(f"{name}: {len(data)} bytes, more than {MAX_DOCUMENT_BYTES}")
-    _check_json(data, name)
-    try:
-        return model.model_validate_json(data)
-    except ValidationError as error:
-        raise IntegrityError(f"{name}: {_first(error)}") from error
-
-
-def _check_json(data: bytes, name: str) -> None:
-    """Refuse what two JSON readers could read differently."""
-    try:
-        value = json.loads(
-            data.decode(),
-            object_pairs_hook=_unique,
-            parse_float=_refuse_number,
-            parse_constant=_refuse_number,
-        )
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"{name}: {error}") from error
-    if not isinstance(value, dict):
-        raise IntegrityError(f"{name}: not a JSON object")
-    _check_spec(value, name)
-    _check_depth(value, name)
-
-
-def _check_spec(value: dict[str, Any], name: str) -> None:
-    spec = value.get("spec")
-    if type(spec) is int and spec > SPEC:
-        raise IntegrityError(f"{name}: written for spec {spec}, this reads {SPEC}: update curator")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
-    return found
-
-
-def _refuse_number(text: str) -> None:
-    raise ValueError(f"the number {text} is not an integer")
-
-
-def _check_depth(value: object, name: str) -> None:
-    level: list[object] = [value]
-    for _ in range(MAX_DEPTH):
-        level = [child for item in level for child in _children(item)]
-        if not level:
-            return
-    raise IntegrityError(f"{name}: nested deeper than {MAX_DEPTH} levels")
-
-
-def _children(item: object) -> list[object]:
-    if isinstance(item, dict):
-        return [child for child in item.values() if isinstance(child, dict | list)]
-    return (
-        [child for child in item if isinstance(child, dict | list)]
-        if isinstance(item, list)
-        else []
-    )
-
-
-def _first(error: ValidationError) -> str:
-    """Say what is wrong with the first misshapen field, and how many more there are."""
-    findings = error.errors(include_url=False, include_input=False)
-    place = ".".join(str(part) for part in findings[0]["loc"]) or "document"
-    more = f" (and {len(findings) - 1} more)" if findings[1:] else ""
-    return f"{place}: {findings[0]['msg']}{more}"

@@ -21,20 +21,34 @@ from packaging.version import InvalidVersion
 
 from curator.errors import Diagnostic, InputError
 from curator.matrix._expand import check_rules, expand, version
+from curator.matrix._gpus import gpus
 from curator.matrix._locks import Locks, base_lock_path
 from curator.matrix._model import BaseRow, BasesFile, CudaFile, FarmFile, FrameworkFile, shape
 from curator.matrix._select import emit_bake, emit_github, select
 from curator.matrix._source import Source, read
-from curator.matrix._values import Base, Cell, Cuda, FarmConfig, Matrix, Rejected
+from curator.matrix._values import (
+    Base,
+    Capability,
+    Cell,
+    Cuda,
+    DriverBranch,
+    FarmConfig,
+    Gpus,
+    Matrix,
+    Rejected,
+)
 
 if TYPE_CHECKING:
     from curator.matrix._expand import Expansion
 
 __all__ = [
     "Base",
+    "Capability",
     "Cell",
     "Cuda",
+    "DriverBranch",
     "FarmConfig",
+    "Gpus",
     "Matrix",
     "Rejected",
     "Tree",
@@ -50,7 +64,8 @@ __all__ = [
 Tree = Mapping[str, str]
 
 FARM, CUDA, BASES = "matrix/farm.yaml", "matrix/cuda.yaml", "matrix/bases.yaml"
-_FACTS = (FARM, CUDA, BASES)
+GPUS = "matrix/gpus.yaml"
+_FACTS = (FARM, CUDA, BASES, GPUS)
 _BASE_NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 
 
@@ -63,6 +78,7 @@ class _Reader:
         self.cuda: dict[str, Cuda] = {}
         self.bases: dict[str, Base] = {}
         self.farm: FarmConfig | None = None
+        self.gpus = Gpus()
         self.expansions: list[Expansion] = []
 
     def read(self) -> None:
@@ -70,6 +86,7 @@ class _Reader:
         self._farm()
         self._cuda()
         self._bases(self.farm.epoch if self.farm else 0)
+        self._gpus()
         for name in sorted(self.tree):
             if _is_framework(name):
                 self._framework(name)
@@ -101,6 +118,7 @@ class _Reader:
                 smoke_timeout_s=row.timeouts.smoke,
                 registry_timeout_s=row.timeouts.registry,
                 alone_bytes=row.layers.alone_mib * 1024**2,
+                evidence_days=row.evidence.max_age_days,
                 epoch=row.epoch,
                 demo=tuple(row.demo),
             )
@@ -118,6 +136,12 @@ class _Reader:
                 source.refuse("bad-value", message, ("releases", name))
             self.cuda[name] = Cuda(version=name, **row.model_dump())
         self.findings += source.findings
+
+    def _gpus(self) -> None:
+        if GPUS in self.tree:
+            source = read(self.tree[GPUS], GPUS)
+            self.gpus = gpus(source)
+            self.findings += source.findings
 
     def _bases(self, epoch: int) -> None:
         source = self._source(BASES)
@@ -281,4 +305,5 @@ def load(tree: Tree) -> Matrix:
         farm=reader.farm,
         locks=locked.locks,
         base_locks=locked.bases,
+        gpus=reader.gpus,
     )

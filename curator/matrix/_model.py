@@ -19,6 +19,9 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+Release = Annotated[str, Field(pattern=r"^\d+\.\d+$")]
+
+
 class CudaRow(_Model):
     """One CUDA release; `toolkit` is the release of the cuda-toolkit distribution, if any."""
 
@@ -33,6 +36,34 @@ class CudaFile(_Model):
     """`cuda.yaml`."""
 
     releases: dict[str, CudaRow] = Field(min_length=1)
+
+
+class GpuRow(_Model):
+    """One compute capability, with the CUDA releases and driver branches that support it."""
+
+    architecture: str = Field(min_length=1)
+    first_cuda: Release
+    last_cuda: str | None = Field(default=None, pattern=r"^\d+$")
+    first_driver: int | None = Field(default=None, ge=1)
+    last_driver: int | None = Field(default=None, ge=1)
+    source: str = Field(min_length=1)
+    read: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+
+
+class BranchRow(_Model):
+    """One driver branch: the CUDA release that it speaks and the PTX version that it compiles."""
+
+    cuda: Release
+    ptx: Release | None = None
+    source: str = Field(min_length=1)
+    read: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+
+
+class GpusFile(_Model):
+    """`gpus.yaml`."""
+
+    gpus: dict[str, GpuRow] = Field(min_length=1)
+    branches: dict[str, BranchRow] = Field(min_length=1)
 
 
 class BaseRow(_Model):
@@ -69,6 +100,12 @@ class Layers(_Model):
     alone_mib: int = Field(default=32, ge=1)
 
 
+class EvidenceRow(_Model):
+    """After how many days a test has to be made again."""
+
+    max_age_days: int = Field(default=90, ge=1)
+
+
 class FarmFile(_Model):
     """`farm.yaml`."""
 
@@ -77,6 +114,7 @@ class FarmFile(_Model):
     jobs: int = Field(default=2, ge=1)
     timeouts: Timeouts = Timeouts()
     layers: Layers = Layers()
+    evidence: EvidenceRow = EvidenceRow()
     epoch: int = Field(ge=0)
     demo: list[str] = Field(min_length=1)
 

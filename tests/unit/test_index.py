@@ -113,7 +113,7 @@ def test_only_the_groups_asked_for_are_read() -> None:
 def test_unknown_fields_survive_a_rewrite() -> None:
     source = Memory()
     newer = entry().to_json()
-    newer["coverage"] = {"9.0": None, "list": [1, {"deep": True}]}
+    newer["novelty"] = {"9.0": None, "list": [1, {"deep": True}]}
     newer["status"]["ticket"] = "T-1"
     newer["tests"][0]["host"] = "h"
     committed(source, parse(Entry, canonical_json(newer), "entry"))
@@ -122,7 +122,7 @@ def test_unknown_fields_survive_a_rewrite() -> None:
     kept = index.find(cell=newer["cell"], recipe=newer["recipe"])
     assert kept is not None
     assert kept.to_json() == newer
-    assert kept.extra == {"coverage": newer["coverage"]}
+    assert kept.extra == {"novelty": newer["novelty"]}
 
 
 def test_unknown_fields_of_a_shard_survive_a_rewrite() -> None:
