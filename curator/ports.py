@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from curator.errors import Diagnostic, InputError
+
 if TYPE_CHECKING:
     import threading
     from collections.abc import Mapping
@@ -26,8 +28,12 @@ if TYPE_CHECKING:
 class EngineAddress:
     """How to reach a docker engine: the client program, and what it needs to be told.
 
-    `host` is a URL such as `unix:///run/docker.sock`, `config` a client's configuration directory;
-    None leaves both to the client's own defaults. `builder` names a buildx builder.
+    `host` is a URL such as `unix:///run/docker.sock`, `context` one of docker's contexts (over ssh,
+    say), `config` a client's configuration directory; None leaves each to the client's own
+    defaults. `builder` names a buildx builder.
+
+    Raises:
+        InputError: both a host and a context.
     """
 
     docker: str
@@ -35,13 +41,20 @@ class EngineAddress:
     host: str | None = None
     config: str | None = None
     builder: str | None = None
+    context: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.host and self.context:
+            message = f"an engine at {self.host} and in the context {self.context}: name one"
+            raise InputError(Diagnostic(code="engine", message=message))
 
     @property
     def command(self) -> tuple[str, ...]:
         """The beginning of a command line that talks to this engine."""
         config = ("--config", self.config) if self.config else ()
         host = ("--host", self.host) if self.host else ()
-        return (self.docker, *config, *host)
+        context = ("--context", self.context) if self.context else ()
+        return (self.docker, *config, *host, *context)
 
 
 class Engine(Protocol):
@@ -136,5 +149,13 @@ class Runner(Protocol):
     """Runs a program inside an image, somewhere."""
 
     def run(self, image: Reference, program: str, *, gpus: int, timeout_s: int) -> ProbeRun:
-        """Run `python3 -c program` in the image at its digest, and leave nothing behind."""
+        """Run `python3 -c program` in the image at its digest, and leave nothing behind.
+
+        Waiting for GPUs, fetching and unpacking are no part of `timeout_s`. Whatever keeps the
+        program from starting, except what is raised, is the run's `failure`.
+
+        Raises:
+            HostError: this runner does not have as many GPUs, or lacks what it works with.
+            IntegrityError: the image's bytes are not what their digests say.
+        """
         ...

@@ -115,6 +115,7 @@ class BuildxEngine:
         return {
             "docker": self.address.docker,
             "host": self.address.host,
+            "docker_context": self.address.context,
             "config": self.address.config,
             "builder": self.address.builder,
             "cache": self.cache,

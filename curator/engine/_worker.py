@@ -32,7 +32,12 @@ def _build(spec: dict[str, Any]) -> None:
     from python_on_whales import DockerClient  # noqa: PLC0415 - 340 ms, after the watch began
     from python_on_whales.exceptions import DockerException  # noqa: PLC0415
 
-    client = DockerClient(client_call=[spec["docker"]], config=spec["config"], host=spec["host"])
+    client = DockerClient(
+        client_call=[spec["docker"]],
+        config=spec["config"],
+        host=spec["host"],
+        context=spec["docker_context"],
+    )
     try:
         client.buildx.build(
             spec["context"],
