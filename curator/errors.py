@@ -14,6 +14,7 @@ A cell that fails is a value (`curator.farm`), never one of these.
     ├── ConflictError        1   a condition of a write did not hold: somebody else was first
     ├── RefusedError         1   the other side said no, and would say it again (403, immutable)
     ├── BuildError           1   a build ran and failed; the message ends with the log's last lines
+    ├── ProbeFaultError      1   a probe passed where it had to fail: nothing it says counts
     ├── HostError            1   this machine lacks something; the message says what to install
     ├── CancelledError     130   somebody asked to stop; nothing is left running
     └── TemporaryError      75   nothing is wrong with the input: try again unchanged
@@ -105,6 +106,12 @@ class BuildError(CuratorError):
     """An image's build ran and failed; the message ends with the log's last lines."""
 
     code = "build"
+
+
+class ProbeFaultError(CuratorError):
+    """A probe passed its negative control: what it says of any image is worth nothing."""
+
+    code = "probe-fault"
 
 
 class HostError(CuratorError):

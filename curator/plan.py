@@ -154,9 +154,18 @@ def _decide(  # noqa: PLR0913 - as make_plan
         return Action.SMOKE, "probe changed; the image is reused"
     if entry.status.state == "unpublished":
         return Action.SMOKE, f"refused last time: {entry.status.reason}"
-    if gpus and entry.channel != "stable":
-        return Action.SMOKE, "never tested on a GPU, and this host has one"
+    if gpus and (why := _wants_gpu(entry, probe)):
+        return Action.SMOKE, f"{why}, and this host has one"
     return Action.REUSE, "unchanged"
+
+
+def _wants_gpu(entry: Entry, probe: Probe) -> str:
+    """Return why an image should meet a GPU; nothing if this probe saw it on one."""
+    if entry.channel != "stable":
+        return "never tested on a GPU"
+    if any(test.suite == "gpu" and test.probe == probe.key for test in entry.tests):
+        return ""
+    return "probe changed since its test on a GPU"
 
 
 def _changed(cell: Cell, matrix: Matrix, recipe: Recipe, entry: Entry) -> str:

@@ -69,7 +69,7 @@ def gates(report: Judged) -> Verdict:
         failed.append("gpu: fail, no channel takes an image that fails on a GPU")
     if failed:
         return Verdict(channel=None, reasons=tuple(failed))
-    if report.gpu != "pass":
+    if report.gpu != "pass":  # a bad host is no witness against an image, nor for it
         reason = f"gpu: {report.gpu}, the stable channel asks for a pass"
         return Verdict(channel="candidate", reasons=(reason,))
     return Verdict(channel="stable")
@@ -172,9 +172,14 @@ def _standing(old: Entry, new: Entry) -> dict[str, object]:
 
 
 def _tests(old: tuple[SuiteResult, ...], new: tuple[SuiteResult, ...]) -> tuple[SuiteResult, ...]:
-    """Keep one test for each suite and kind of host: the last one."""
-    kept = {test.host: test for test in sorted((*old, *new), key=lambda test: instant(test.at))}
+    """Keep one test for each suite and kind of host: the last one that says anything."""
+    kept = {test.host: test for test in sorted((*old, *new), key=_weight)}
     return tuple(sorted(kept.values(), key=_test_order))
+
+
+def _weight(test: SuiteResult) -> tuple[bool, str]:
+    """Order tests of one kind: what was not run, or on a bad host, replaces no pass or failure."""
+    return test.verdict in {"pass", "fail"}, instant(test.at)
 
 
 def _test_order(test: SuiteResult) -> tuple[str, str, str]:

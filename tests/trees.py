@@ -42,8 +42,8 @@ def check_cuda_tensor(expected):
     return dict(expected)
 
 
-CHECKS["framework"] = (check_framework, False)
-CHECKS["cuda_tensor"] = (check_cuda_tensor, True)
+CHECKS["framework"] = check_framework
+CHECKS["cuda_tensor"] = check_cuda_tensor
 """
 TEMPLATE = """\
 FROM base

@@ -18,6 +18,7 @@ from curator.cli._engine import engine
 from curator.cli._inputs import lock, matrix, validate
 from curator.cli._published import index
 from curator.cli._run import demo, plan, render, run
+from curator.cli._smoke import probe, publish, smoke
 from curator.errors import CuratorError, Diagnostic
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def cli(context: click.Context, /, **options: object) -> None:
     console.configure(**options)
 
 
-for verb in (demo, engine, index, lock, matrix, plan, render, run, validate):
+VERBS = (demo, engine, index, lock, matrix, plan, probe, publish, render, run, smoke, validate)
+for verb in VERBS:
     cli.add_command(verb)
 
 

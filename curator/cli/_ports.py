@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -15,15 +16,16 @@ from curator.errors import HostError
 from curator.farm import Ports, sweep
 from curator.host import host_facts
 from curator.registry import HttpRegistry
-from curator.runner import DockerRunner
+from curator.runner import DockerRunner, Slots
 from curator.settings import Place
 from curator.store import DirectoryStore
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from curator.farm import Destination
     from curator.matrix import FarmConfig
     from curator.settings import Settings
 
@@ -38,34 +40,56 @@ def connected(settings: Settings, farm: FarmConfig, cancelled: threading.Event) 
     found = provision.status(settings.cache)
     if found.engine is None:
         raise HostError("no docker engine answers: start Docker, or run `curator engine up`")
+    to, host = destination(settings, farm), host_facts()
+    work = settings.cache / "work" / str(os.getpid())
+    sweep(work)
+    slots = Slots(settings.cache / "gpus" / "local", [gpu.uuid for gpu in host.gpus])
+    runner = DockerRunner(found.engine, cancelled, slots)
+    runner.sweep()
+    try:
+        yield Ports(
+            engine=BuildxEngine(address=found.engine),
+            registry=to.registry,
+            runner=runner,
+            store=to.store,
+            place=to.place,
+            host=host,
+            secrets=build_secrets(os.environ, work),
+            make_base=lambda base, platform, destination: provision.make_base(
+                base, platform, destination, cache=settings.cache
+            ),
+            now=to.now,
+            work=work,
+            logs=_logs(settings),
+        )
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Destination:
+    """`curator.farm.Destination` on this machine's configuration."""
+
+    registry: HttpRegistry
+    store: DirectoryStore
+    place: Place
+    now: Callable[[], str]
+
+
+def destination(settings: Settings, farm: FarmConfig) -> Destination:
+    """Return where images and the index are published.
+
+    Raises:
+        HostError: no registry is configured and none is embedded.
+    """
     place = registry_of(settings)
     if place is None:
         raise HostError(
             "no registry is configured: name one (--registry, CURATOR_REGISTRY, matrix/farm.yaml), "
             "or run `curator engine up` for an embedded one"
         )
-    work = settings.cache / "work" / str(os.getpid())
-    sweep(work)
-    runner = DockerRunner(found.engine, cancelled)
-    runner.sweep()
-    try:
-        yield Ports(
-            engine=BuildxEngine(address=found.engine),
-            registry=HttpRegistry(deadline_s=farm.registry_timeout_s),
-            runner=runner,
-            store=DirectoryStore(settings.store),
-            place=place,
-            host=host_facts(),
-            secrets=build_secrets(os.environ, work),
-            make_base=lambda base, platform, destination: provision.make_base(
-                base, platform, destination, cache=settings.cache
-            ),
-            now=now,
-            work=work,
-            logs=_logs(settings),
-        )
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    registry = HttpRegistry(deadline_s=farm.registry_timeout_s)
+    return _Destination(registry, DirectoryStore(settings.store), place, now)
 
 
 def registry_of(settings: Settings) -> Place | None:

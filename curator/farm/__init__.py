@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import logging
-import secrets as randomness
 import shutil
 import threading
 import time
@@ -19,15 +18,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from curator import policy
-from curator.errors import CancelledError, CuratorError, IntegrityError, TemporaryError
+from curator.errors import (
+    CancelledError,
+    CuratorError,
+    IntegrityError,
+    ProbeFaultError,
+    TemporaryError,
+)
 from curator.farm._bases import BaseMovedError, directory, ensure_base, sweep
-from curator.farm._entry import entry_of, failed_checks
-from curator.farm._values import CellResult, Event, Outcome, Ports
-from curator.oci import canonical_json, sha256
+from curator.farm._publish import publish_cell, publish_recorded
+from curator.farm._smoke import remote_host, smoke_cell, tested
+from curator.farm._values import CellResult, Destination, Event, Outcome, Ports
 from curator.plan import Action
-from curator.publish import Change, Rejected, publish, recover
-from curator.smoke import judge, run_program
+from curator.publish import recover
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,18 +40,21 @@ if TYPE_CHECKING:
     from curator.oci import Digest, Reference
     from curator.plan import Plan, PlannedCell
     from curator.settings import Place
-    from curator.smoke import SmokeReport
 
 __all__ = [
     "BaseMovedError",
     "CellResult",
+    "Destination",
     "Event",
     "Outcome",
     "Ports",
     "ensure_base",
+    "publish_recorded",
+    "remote_host",
     "run",
     "staging_reference",
     "sweep",
+    "tested",
 ]
 
 log = logging.getLogger(__name__)
@@ -111,6 +117,10 @@ def _cell(planned: PlannedCell, shared: _Run) -> CellResult:
         result = _steps(planned, shared, clock, log_path)
     except CancelledError:
         result = CellResult(cell=cell, outcome=Outcome.CANCELLED, cause="stopped before its end")
+    except ProbeFaultError as error:
+        # What such a probe says of the other cells is worth as little.
+        shared.cancelled.set()
+        result = CellResult(cell=cell, outcome=Outcome.FAILED, cause=str(error))
     except TemporaryError as error:
         result = CellResult(cell=cell, outcome=Outcome.DEFERRED, cause=str(error))
     except CuratorError as error:
@@ -151,9 +161,11 @@ def _steps(planned: PlannedCell, shared: _Run, clock: _Stages, log_path: Path) -
         staged = _build(planned, shared, clock, log_path)
         built = True
     with clock.stage("smoke", staged.digest or ""):
-        report = _smoke(planned, staged, shared)
+        report = smoke_cell(planned, staged, shared.matrix, shared.ports)
+    if shared.cancelled.is_set():
+        raise CancelledError("stopped before its end")
     with clock.stage("publish"), shared.publishing:
-        result = _publish(planned, staged, report, shared)
+        result = publish_cell(planned, staged, report, shared.matrix, shared.ports)
     return replace(result, built=built)
 
 
@@ -228,72 +240,3 @@ def _base(planned: PlannedCell, shared: _Run, clock: _Stages) -> Reference:
             shared.matrix.base_locks[name, str(platform)],
             shared.ports,
         )
-
-
-def _smoke(planned: PlannedCell, image: Reference, shared: _Run) -> SmokeReport:
-    """Test the image by its digest, on as many GPUs as this host offers (one is enough)."""
-    ports = shared.ports
-    gpus = min(len(ports.host.gpus), 1)
-    nonce = randomness.token_hex(16)
-    result = ports.runner.run(
-        image,
-        run_program(planned.probe, nonce, gpus),
-        gpus=gpus,
-        timeout_s=shared.matrix.farm.smoke_timeout_s,
-    )
-    if shared.cancelled.is_set():
-        raise CancelledError("stopped before its end")
-    if result.failure:
-        raise TemporaryError(f"the probe could not start: {result.failure}")
-    assert image.digest is not None  # noqa: S101 - images are tested by digest
-    return judge(
-        planned.probe,
-        result,
-        nonce=nonce,
-        cell=planned.cell.id,
-        image=image.digest,
-        recipe_key=planned.recipe.key,
-        host=ports.host,
-    )
-
-
-def _publish(
-    planned: PlannedCell, image: Reference, report: SmokeReport, shared: _Run
-) -> CellResult:
-    """Take the image through the gates and into the index, with its evidence.
-
-    What no gate lets through goes into the index too, unpublished, with the reason.
-    """
-    ports = shared.ports
-    evidence = canonical_json(report.to_json())
-    verdict = policy.gates(report)
-    entry = policy.admitted(
-        entry_of(planned, image, report, sha256(evidence), matrix=shared.matrix, ports=ports),
-        verdict,
-    )
-    change = Change(entry=entry, source=image, evidence=(evidence,))
-    answer = publish(
-        (change,),
-        store=ports.store,
-        registry=ports.registry,
-        place=ports.place,
-        now=ports.now(),
-    )
-    if isinstance(answer, Rejected):
-        raise answer.failures[0].error
-    if answer.failures:
-        raise answer.failures[0].error
-    if answer.unfinished is not None:
-        raise TemporaryError(f"published, but its tags lag behind: {answer.unfinished}")
-    # What was committed may differ: a GPU pass of before is kept by a host that has no GPU.
-    entry = answer.entries[0]
-    refused = "" if verdict.channel else failed_checks(report, verdict)
-    return CellResult(
-        cell=planned.cell.id,
-        outcome=Outcome.REFUSED if refused else Outcome.PUBLISHED,
-        cause=refused,
-        reference=str(ports.place.repository(entry.repository).with_digest(entry.digest)),
-        tags=entry.tags,
-        channel=entry.channel,
-        size_bytes=entry.size,
-    )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from curator.index import Driver, Entry, Stack, Status, SuiteResult, entry_id
+from curator.compat import numbers
+from curator.coverage import coverage, image_of
+from curator.index import Coverage, Driver, Entry, Sm, Stack, Status, SuiteResult, entry_id
+from curator.oci import canonical_json
 from curator.plan import lock_digest
 
 if TYPE_CHECKING:
-    from curator.farm._values import Ports
+    from curator.farm._values import Destination
     from curator.matrix import Matrix
     from curator.oci import Digest, Reference
     from curator.plan import PlannedCell
@@ -39,15 +42,15 @@ def entry_of(  # noqa: PLR0913 - what an entry is made from
     evidence: Digest,
     *,
     matrix: Matrix,
-    ports: Ports,
+    destination: Destination,
 ) -> Entry:
     """Return what the index will say of an image: facts out of its bytes, before any gate."""
     cell = planned.cell
-    top = ports.registry.manifest(image)
+    top = destination.registry.manifest(image)
     inner = image.with_digest(top.platform_digest(cell.platform))
-    manifest = ports.registry.manifest(inner)
+    manifest = destination.registry.manifest(inner)
     cuda = matrix.cuda[cell.cuda]
-    framework = report.got("framework")
+    read = {**report.got("libraries"), **report.got("framework")}
     return Entry(
         id=entry_id(cell.id, planned.recipe.key),
         cell=cell.id,
@@ -61,10 +64,11 @@ def entry_of(  # noqa: PLR0913 - what an entry is made from
             version=cell.version,
             cuda=cell.cuda,
             python=cell.python,
-            cudnn=framework.get("cudnn"),
-            nccl=framework.get("nccl"),
+            cudnn=read.get("cudnn"),
+            nccl=read.get("nccl"),
             glibc=report.got("python").get("glibc"),
         ),
+        sm=_sm(report),
         driver=Driver(min=cuda.driver_floor, rule=cuda.source),
         tests=_tests(report, evidence),
         base=f"{planned.recipe.base}@{planned.recipe.base_key}",
@@ -75,11 +79,32 @@ def entry_of(  # noqa: PLR0913 - what an entry is made from
     )
 
 
+def completed(entry: Entry, matrix: Matrix, *, probe: str, now: str) -> Entry:
+    """Return an entry with what follows from all its tests: coverage, and verified drivers."""
+    passed = (test.driver for test in entry.tests if (test.suite, test.verdict) == ("gpu", "pass"))
+    drivers = sorted({driver for driver in passed if driver}, key=numbers)
+    age = matrix.farm.evidence_days
+    found = coverage(image_of(entry, probe), matrix.gpus, now=now, max_age_days=age)
+    return entry.model_copy(
+        update={
+            "driver": entry.driver.model_copy(update={"verified_on": tuple(drivers)}),
+            "coverage": Coverage.model_validate_json(canonical_json(found.to_json())),
+        }
+    )
+
+
+def _sm(report: SmokeReport) -> Sm | None:
+    """Return the kernels that were read out of the framework's binaries; None where it has none."""
+    told = report.got("kernels")
+    cubin, ptx = told.get("cubin", ()), told.get("ptx", ())
+    if not cubin and not ptx:
+        return None
+    return Sm(cubin=tuple(cubin), ptx=tuple(ptx), source="fatbinaries of the framework's libraries")
+
+
 def _tests(report: SmokeReport, evidence: Digest) -> tuple[SuiteResult, ...]:
     """Return the report as the index lists it: one suite for the contents, one for the GPU."""
-    gpu = report.host.gpus[0] if report.host.gpus else None
-    host = {"gpu": gpu.name, "sm": gpu.sm, "driver": report.host.driver} if gpu else {}
-    suites = (("contents", report.contents), ("gpu", report.gpu))
+    gpu = report.tested_gpu
     return tuple(
         SuiteResult(
             suite=suite,
@@ -87,7 +112,17 @@ def _tests(report: SmokeReport, evidence: Digest) -> tuple[SuiteResult, ...]:
             evidence=evidence,
             at=report.ended,
             probe=report.probe_key,
-            **host,
+            gpu=gpu.name if gpu else None,
+            sm=gpu.sm if gpu else None,
+            driver=report.host.driver,
+            speed=_speed(report) if suite == "gpu" and verdict == "pass" else None,
         )
-        for suite, verdict in suites
+        for suite, verdict in (("contents", report.contents), ("gpu", report.gpu))
     )
+
+
+def _speed(report: SmokeReport) -> dict[str, int] | None:
+    """Return the measured rates; nothing where they were not measured."""
+    told = report.got("speed").items()
+    rates = {name: rate for name, rate in told if name.endswith(("_gflops", "_mb_s"))}
+    return rates or None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,6 +66,30 @@ class CellResult:
             "size": self.size_bytes,
             "stages_ms": dict(self.stages_ms),
         }
+
+
+class Destination(Protocol):
+    """Where images and the index are published; a run's ports are one."""
+
+    @property
+    def registry(self) -> Registry:
+        """Keeps the images."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """Keeps the index."""
+        ...
+
+    @property
+    def place(self) -> Place:
+        """Which registry, and the farm's prefix there."""
+        ...
+
+    @property
+    def now(self) -> Callable[[], str]:
+        """Tell the time as documents hold it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,7 @@ def settled(change: Change, index: Index, now: str) -> Entry | None:
     entry = reconciled(old, new)
     if entry == old:
         return None
+    entry = change.complete(entry)
     status = entry.status
     if status.at is None:
         status = status.model_copy(update={"at": now})

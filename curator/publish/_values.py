@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from curator.errors import RefusedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from curator.errors import CuratorError
     from curator.index import Entry
     from curator.oci import Digest, Reference
@@ -24,17 +26,23 @@ class TakenError(RefusedError):
         super().__init__(f"{name} is {have} for ever and cannot become {want}: change the recipe")
 
 
+def _as_it_is(entry: Entry) -> Entry:
+    return entry
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """One image to publish: its entry as the gates left it, and the reports its tests name.
 
     `source` is where the tested image waits, at its digest; an entry that no gate let through
-    is recorded without a copy and needs none.
+    is recorded without a copy and needs none. `complete` adds what follows from all tests of the
+    image, those that the index had before among them.
     """
 
     entry: Entry
     source: Reference | None = None
     evidence: tuple[bytes, ...] = ()
+    complete: Callable[[Entry], Entry] = _as_it_is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

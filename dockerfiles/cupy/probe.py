@@ -1,4 +1,4 @@
-# CuPy, inside its image. Continues curator/harness.py; see there for what is known here.
+# CuPy, inside its image. Continues the modules of curator/harness; see there for what is known.
 
 
 def check_framework(expected):
@@ -15,19 +15,49 @@ def check_framework(expected):
     }
 
 
-def check_cuda_tensor(expected):
-    """A small computation on the GPU, equal to plain Python's."""
-    import cupy
+class CuPy(Operations):
+    dtypes = ("fp32", "fp16")
 
-    values, left, right, product = tensor_reference()
-    y = 2 * cupy.arange(N, dtype=cupy.float32) + 1
-    require_equal("elementwise", [int(v) for v in y.get().tolist()], values)
-    require_equal("sum", int(y.astype(cupy.float64).sum().get()), sum(values))
-    c = cupy.array(left, dtype=cupy.float32) @ cupy.array(right, dtype=cupy.float32)
-    require_equal("matmul", [[int(v) for v in row] for row in c.get().tolist()], product)
-    name = cupy.cuda.runtime.getDeviceProperties(c.device.id)["name"].decode()
-    return {"device": "cuda", "gpu": name}
+    def __init__(self):
+        import cupy
+
+        self.cupy = cupy
+        self.types = {"fp32": cupy.float32, "fp16": cupy.float16}
+
+    def put(self, numbers, dtype):
+        return self.cupy.array(numbers, dtype=self.types[dtype])
+
+    def random(self, shape, dtype):
+        return self.cupy.random.random(shape, dtype=self.cupy.float32).astype(self.types[dtype])
+
+    def scale(self, x):
+        return 2 * x + 1
+
+    def exp(self, x):
+        return self.cupy.exp(x)
+
+    def total(self, x):
+        return x.sum(dtype=x.dtype).reshape(1)
+
+    def matmul(self, a, b):
+        return a @ b
+
+    def copy(self, x):
+        return x.copy()
+
+    def address(self, array):
+        if not array.flags.c_contiguous:
+            raise AssertionError("a result is not in row-major order")
+        return array.data.ptr
+
+    def timed(self, function):
+        start, end = (self.cupy.cuda.Event() for _ in range(2))
+        start.record()
+        function()
+        end.record()
+        end.synchronize()
+        return self.cupy.cuda.get_elapsed_time(start, end)
 
 
-CHECKS["framework"] = (check_framework, False)
-CHECKS["cuda_tensor"] = (check_cuda_tensor, True)
+CHECKS["framework"] = check_framework
+use(CuPy)

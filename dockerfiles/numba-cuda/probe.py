@@ -1,4 +1,4 @@
-# Numba-CUDA, inside its image. Continues curator/harness.py; see there for what is known here.
+# Numba-CUDA, inside its image. Continues the modules of curator/harness; see there for what is known.
 
 
 def check_framework(expected):
@@ -22,41 +22,102 @@ def check_framework(expected):
     }
 
 
-def check_cuda_tensor(expected):
-    """A small computation on the GPU, equal to plain Python's."""
-    import numpy
+def numba_kernels():
+    """Return the kernels by name."""
+    import math
+
     from numba import cuda, float32
 
-    values, left, right, product = tensor_reference()
-
-    @cuda.jit
     def scale(x, y):
         i = cuda.grid(1)
         if i < x.size:
             y[i] = 2 * x[i] + 1
 
-    @cuda.jit
+    def exp(x, y):
+        i = cuda.grid(1)
+        if i < x.size:
+            y[i] = math.exp(x[i])
+
+    def total(x, y):
+        if cuda.grid(1) == 0:
+            result = float32(0)
+            for i in range(x.size):
+                result += float32(x[i])
+            y[0] = result
+
+    def random(x, y):
+        i = cuda.grid(1)
+        if i < y.size:
+            y[i] = float32((i * 2654435769) % 16777216) / 16777216
+
+    def copy(x, y):
+        i = cuda.grid(1)
+        if i < x.size:
+            y[i] = x[i]
+
     def matmul(a, b, c):
         i, j = cuda.grid(2)
         if i < c.shape[0] and j < c.shape[1]:
-            total = float32(0)
+            result = float32(0)
             for k in range(a.shape[1]):
-                total += a[i, k] * b[k, j]
-            c[i, j] = total
+                result += float32(a[i, k]) * float32(b[k, j])
+            c[i, j] = result
 
-    x = cuda.to_device(numpy.arange(N, dtype=numpy.float32))
-    y = cuda.device_array_like(x)
-    scale[(N + 127) // 128, 128](x, y)
-    require_equal("elementwise", [int(v) for v in y.copy_to_host().tolist()], values)
-    require_equal("sum", int(y.copy_to_host().astype(numpy.float64).sum()), sum(values))
-    a = cuda.to_device(numpy.array(left, dtype=numpy.float32))
-    b = cuda.to_device(numpy.array(right, dtype=numpy.float32))
-    c = cuda.device_array((SIDE, SIDE), dtype=numpy.float32)
-    matmul[(SIDE // 16, SIDE // 16), (16, 16)](a, b, c)
-    require_equal("matmul", [[int(v) for v in r] for r in c.copy_to_host().tolist()], product)
-    name = cuda.get_current_device().name
-    return {"device": "cuda", "gpu": name.decode() if isinstance(name, bytes) else str(name)}
+    return {f.__name__: cuda.jit(f) for f in (scale, exp, total, random, copy, matmul)}
 
 
-CHECKS["framework"] = (check_framework, False)
-CHECKS["cuda_tensor"] = (check_cuda_tensor, True)
+class Numba(Operations):
+    dtypes = ("fp32", "fp16")
+
+    def __init__(self):
+        import numpy
+        from numba import cuda
+
+        self.numpy, self.cuda, self.kernels = numpy, cuda, numba_kernels()
+        self.types = {"fp32": numpy.float32, "fp16": numpy.float16}
+
+    def each(self, name, x, y):
+        """Run a kernel with a thread for each number."""
+        self.kernels[name][(max(x.size, y.size) + 255) // 256, 256](x, y)
+        return y
+
+    def put(self, numbers, dtype):
+        return self.cuda.to_device(self.numpy.array(numbers, dtype=self.types[dtype]))
+
+    def random(self, shape, dtype):
+        count = int(self.numpy.prod(shape))
+        flat = self.cuda.device_array(count, dtype=self.types[dtype])
+        return self.each("random", flat, flat).reshape(*shape)
+
+    def scale(self, x):
+        return self.each("scale", x, self.cuda.device_array_like(x))
+
+    def exp(self, x):
+        return self.each("exp", x, self.cuda.device_array_like(x))
+
+    def total(self, x):
+        return self.each("total", x, self.cuda.device_array(1, dtype=x.dtype))
+
+    def matmul(self, a, b):
+        c = self.cuda.device_array_like(a)
+        blocks = tuple((side + 15) // 16 for side in c.shape)
+        self.kernels["matmul"][blocks, (16, 16)](a, b, c)
+        return c
+
+    def copy(self, x):
+        return self.each("copy", x, self.cuda.device_array_like(x))
+
+    def address(self, array):
+        return array.__cuda_array_interface__["data"][0]
+
+    def timed(self, function):
+        start, end = (self.cuda.event() for _ in range(2))
+        start.record()
+        function()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end)
+
+
+CHECKS["framework"] = check_framework
+use(Numba)

@@ -1,4 +1,4 @@
-# TensorFlow, inside its image. Continues curator/harness.py; see there for what is known here.
+# TensorFlow, inside its image. Continues the modules of curator/harness; see there for what is known.
 
 
 def check_framework(expected):
@@ -12,30 +12,69 @@ def check_framework(expected):
         "version": tf.__version__,
         "cuda": cuda_runtime(),
         "built": str(build.get("cuda_version")),
-        "cudnn": str(build.get("cudnn_version")),
-        "sm": " ".join(build.get("cuda_compute_capabilities", [])),
+        "cudnn_built": str(build.get("cudnn_version")),
     }
 
 
-def check_cuda_tensor(expected):
-    """A small computation on the GPU, equal to plain Python's."""
-    import tensorflow as tf
+class TensorFlow(Operations):
+    deep = True
+    timer = "host"
 
-    values, left, right, product = tensor_reference()
-    tf.config.set_soft_device_placement(False)
-    gpu = tf.config.list_physical_devices("GPU")[0]
-    tf.config.experimental.set_memory_growth(gpu, True)
-    with tf.device("/GPU:0"):
-        y = 2 * tf.range(N, dtype=tf.float32) + 1
-        total = tf.reduce_sum(tf.cast(y, tf.float64))
-        c = tf.matmul(tf.constant(left, tf.float32), tf.constant(right, tf.float32))
-    require_equal("elementwise", [int(v) for v in y.numpy().tolist()], values)
-    require_equal("sum", int(total.numpy()), sum(values))
-    require_equal("matmul", [[int(v) for v in row] for row in c.numpy().tolist()], product)
-    details = tf.config.experimental.get_device_details(gpu)
-    device = "cuda" if "GPU" in c.device and "compute_capability" in details else c.device
-    return {"device": device, "gpu": str(details.get("device_name"))}
+    def __init__(self):
+        import tensorflow as tf
+
+        self.tf = tf
+        tf.config.set_soft_device_placement(False)
+        gpus = tf.config.list_physical_devices("GPU")
+        if not gpus:
+            raise AssertionError("TensorFlow sees no GPU")
+        tf.config.experimental.set_memory_growth(gpus[0], True)
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        details = tf.config.experimental.get_device_details(gpus[0])
+        bf16 = details["compute_capability"][0] >= 8
+        self.dtypes = ("fp32", "fp16", "bf16") if bf16 else ("fp32", "fp16")
+        self.types = {"fp32": tf.float32, "fp16": tf.float16, "bf16": tf.bfloat16}
+        # For this process; every operation below is placed on the GPU or fails.
+        tf.device("/GPU:0").__enter__()
+
+    def put(self, numbers, dtype):
+        return self.tf.identity(self.tf.constant(numbers, self.types[dtype]))
+
+    def random(self, shape, dtype):
+        return self.tf.cast(self.tf.random.uniform(shape), self.types[dtype])
+
+    def scale(self, x):
+        return 2 * x + 1
+
+    def exp(self, x):
+        return self.tf.exp(x)
+
+    def total(self, x):
+        return self.tf.reshape(self.tf.reduce_sum(x), [1])
+
+    def matmul(self, a, b):
+        return self.tf.matmul(a, b)
+
+    def conv(self, image, filters):
+        taps = self.tf.transpose(filters, [2, 3, 1, 0])
+        return self.tf.nn.conv2d(image, taps, 1, "VALID", data_format="NCHW")
+
+    def step(self, x, w, y):
+        with self.tf.GradientTape() as tape:
+            tape.watch(w)
+            loss = self.tf.reduce_sum((self.tf.matmul(x, w) - y) ** 2) / 2
+        return w - tape.gradient(loss, w) / 8
+
+    def copy(self, x):
+        # `identity` returns the same memory.
+        return self.tf.raw_ops.DeepCopy(x=x)
+
+    def address(self, array):
+        return dlpack_address(self.tf.experimental.dlpack.to_dlpack(array))
+
+    def timed(self, function):
+        return host_timed(function, lambda _: self.tf.test.experimental.sync_devices())
 
 
-CHECKS["framework"] = (check_framework, False)
-CHECKS["cuda_tensor"] = (check_cuda_tensor, True)
+CHECKS["framework"] = check_framework
+use(TensorFlow)

@@ -16,7 +16,7 @@ LAYERS = [
     {"settings"},
     {"engine", "registry", "store", "runner", "lock", "host", "provision"},
     {"ports"},
-    {"plan", "policy"},
+    {"plan", "policy", "coverage"},
     {"index"},
     {"recipe", "smoke"},
     {"matrix"},
@@ -26,7 +26,7 @@ LAYERS = [
     {"errors"},
 ]
 OWNERS = {
-    "yaml": {"matrix"},
+    "yaml": {"matrix", "runner"},
     "jinja2": {"recipe"},
     "python_on_whales": {"engine", "runner"},
     "urllib3": {"registry"},
@@ -34,7 +34,18 @@ OWNERS = {
     "click": {"cli"},
     "rich": {"cli"},
 }
-PURE = {"plan", "policy", "index", "recipe", "smoke", "matrix", "lockfile", "compat", "oci"}
+PURE = {
+    "plan",
+    "policy",
+    "coverage",
+    "index",
+    "recipe",
+    "smoke",
+    "matrix",
+    "lockfile",
+    "compat",
+    "oci",
+}
 IMPURE_IMPORTS = {"os", "subprocess", "socket", "time", "random", "pathlib", "shutil", "tempfile"}
 
 # Runs inside images, by its text; it is no part of the package's import graph.

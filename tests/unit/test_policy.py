@@ -285,8 +285,8 @@ def test_a_person_can_decide_without_a_new_test() -> None:
 
 
 def test_unknown_fields_survive_a_second_look() -> None:
-    old = Entry(**{**dict(stable()), "coverage": {"9.0": "tested"}})
-    assert reconciled(old, second_look(STABLE)).extra == {"coverage": {"9.0": "tested"}}
+    old = Entry(**{**dict(stable()), "novelty": {"9.0": "tested"}})
+    assert reconciled(old, second_look(STABLE)).extra == {"novelty": {"9.0": "tested"}}
 
 
 def test_another_image_is_not_mixed_with_the_old_one() -> None:
