@@ -72,8 +72,8 @@ def _text(made: CoverPlan, images: int) -> str:
     ]
     for item in made.uncovered:
         drivers = ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in item.drivers)
-        where = f"sm {', '.join(item.sm)}; drivers {drivers}"
-        lines.append(f"  uncovered {item.image}: {where}: {item.reason}")
+        where = f"sm {', '.join(item.sm)}; drivers {drivers}: " if item.sm else ""
+        lines.append(f"  uncovered {item.image}: {where}{item.reason}")
     lines += [f"  unusable host {host}: {reason}" for host, reason in made.unusable]
     left = len({item.image for item in made.uncovered})
     closing = f"{len(made.tests)} tests for {images} images; {left} images keep uncovered claims."

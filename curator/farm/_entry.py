@@ -94,12 +94,19 @@ def completed(entry: Entry, matrix: Matrix, *, probe: str, now: str) -> Entry:
 
 
 def _sm(report: SmokeReport) -> Sm | None:
-    """Return the kernels that were read out of the framework's binaries; None where it has none."""
+    """Return the kernels that were read out of the framework's binaries.
+
+    A framework without any compiles its kernels when they are used: then what its compiler can.
+    """
     told = report.got("kernels")
     cubin, ptx = told.get("cubin", ()), told.get("ptx", ())
-    if not cubin and not ptx:
-        return None
-    return Sm(cubin=tuple(cubin), ptx=tuple(ptx), source="fatbinaries of the framework's libraries")
+    if cubin or ptx:
+        source = "fatbinaries of the framework's libraries"
+        return Sm(cubin=tuple(cubin), ptx=tuple(ptx), source=source)
+    if compiles := told.get("compiles", ()):
+        source = f"targets of {told.get('jit')} in the image, which compiles kernels when used"
+        return Sm(cubin=tuple(compiles), source=source)
+    return None
 
 
 def _tests(report: SmokeReport, evidence: Digest) -> tuple[SuiteResult, ...]:

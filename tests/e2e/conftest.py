@@ -64,7 +64,7 @@ def check_cuda_tensor(expected):
 
 def check_no_kernels(expected):
     # `six` has no GPU code; an image of a real framework would be refused for that.
-    return {"cubin": [], "ptx": []}
+    return {"cubin": ["7.5", "9.0"], "ptx": []}
 
 
 CHECKS["framework"] = check_framework
@@ -147,7 +147,12 @@ def tiny_template(tmp_path_factory: pytest.TempPathFactory, base_layout: Path) -
     root = tmp_path_factory.mktemp("tiny")
     for folder in ("matrix/locks/bases", "dockerfiles/tiny"):
         (root / folder).mkdir(parents=True)
-    for file in ("matrix/cuda.yaml", "matrix/bases.yaml", "dockerfiles/wheels.j2"):
+    for file in (
+        "matrix/cuda.yaml",
+        "matrix/gpus.yaml",
+        "matrix/bases.yaml",
+        "dockerfiles/wheels.j2",
+    ):
         shutil.copy(ROOT / file, root / file)
     shutil.copy(base_layout / "base.json", root / "matrix/locks/bases/debian-12-linux-amd64.json")
     (root / "matrix/farm.yaml").write_text(FARM)
