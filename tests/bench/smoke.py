@@ -74,12 +74,14 @@ class Bench:
     def line(self, entry: Entry) -> str:
         """Return the figures of one image, which is pulled before and removed afterwards."""
         image = self.place.repository(entry.repository).with_digest(entry.digest)
-        subprocess.run([*self.docker, "pull", "-q", str(image)], check=True)
+        subprocess.run([*self.docker, "pull", "-q", str(image)], check=True, capture_output=True)
         run = [*self.docker, "run", "--rm", "--network", "none", str(image)]
         bare = seconds(lambda: subprocess.run([*run, "python3", "-c", "pass"], check=True))
         whole = seconds(lambda: self.test(entry, image))
         report = self.test(entry, image)
-        subprocess.run([*self.docker, "image", "rm", "-f", str(image)], check=True)
+        subprocess.run(
+            [*self.docker, "image", "rm", "-f", str(image)], check=True, capture_output=True
+        )
         checks = ", ".join(f"{check.name} {check.ms / 1000:.1f}" for check in report.checks)
         return (
             f"{entry.cell}: pass {bare:.2f} s, probe {whole:.1f} s ({whole / bare:.0f} x)\n"
