@@ -20,7 +20,9 @@ def judge(
     probe: Probe, run: ProbeRun, *, nonce: str, subject: Subject, host: HostFacts
 ) -> SmokeReport:
     """Return the report of a run; what the run did not report is a failure of its check."""
-    told = _told(run.stdout, nonce)
+    # A report counts only from a program that came to its end: who prints another one and then
+    # kills the harness does not.
+    told = _told(run.stdout, nonce) if run.exit_code == 0 else {}
     checks = [_check(name, told.get(name), run) for name in probe.checks]
     if run.flooded:
         detail = "printed more than is kept: a program that floods its host is no good image"

@@ -87,6 +87,19 @@ class Farm:
     registry: str
     environment: Mapping[str, str]
 
+    @classmethod
+    def copied(cls, template: Path, directory: Path, place: Place, cache: Path) -> Farm:
+        """Return a copy of a farm's files, which publishes to a place of its own."""
+        root, store = directory / "farm", directory / "store"
+        shutil.copytree(template, root)
+        environment = {
+            **os.environ,
+            "CURATOR_CACHE": str(cache),
+            "CURATOR_REGISTRY": str(place),
+            "CURATOR_STORE": str(store),
+        }
+        return cls(root=root, store=store, registry=str(place), environment=environment)
+
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-c", "from curator.cli import main; main()", *arguments]
 
@@ -174,17 +187,10 @@ def farm(
     push_base: Callable[[Path, Place], None],
 ) -> Farm:
     """A copy of the tiny farm that no other test sees; its base is in the registry already."""
-    root = tmp_path / "farm"
-    shutil.copytree(tiny_template, root)
-    push_base(root, place)
     assert engine_address
-    environment = {
-        **os.environ,
-        "CURATOR_CACHE": str(cache),
-        "CURATOR_REGISTRY": str(place),
-        "CURATOR_STORE": str(tmp_path / "store"),
-    }
-    return Farm(root=root, store=tmp_path / "store", registry=str(place), environment=environment)
+    copy = Farm.copied(tiny_template, tmp_path, place, cache)
+    push_base(copy.root, place)
+    return copy
 
 
 @pytest.fixture(scope="session")
