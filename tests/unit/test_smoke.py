@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from curator import matrix
-from curator.errors import InputError
+from curator import matrix, policy
+from curator.errors import InputError, IntegrityError
 from curator.oci import canonical_json, sha256
 from curator.smoke import (
     MAX_PROGRAM_BYTES,
@@ -213,3 +216,75 @@ def test_expectations_are_the_label_and_the_lock(farm_tree: matrix.Tree) -> None
 def test_a_probe_that_is_no_python_has_a_position() -> None:
     with pytest.raises(InputError, match=r"dockerfiles/demo/probe.py:1:\d+: no Python"):
         probe(head="def broken(:\n")
+
+
+def passed(**got: object) -> ProbeRun:
+    """Return a run whose checks all passed, the GPU's with these facts."""
+    facts = {"device": "cuda", "driver": "580.95.05", "gpu": {"uuid": "GPU-1", "sm": "9.0"}, **got}
+    checks = [
+        {"name": name, "outcome": "pass", "expected": {}, "got": facts, "detail": "", "ms": 1}
+        for name in ("framework", "cuda_tensor")
+    ]
+    return ended(f"{NONCE} {json.dumps({'checks': checks})}\n")
+
+
+def test_a_pass_on_a_gpu_that_the_host_has_is_a_pass() -> None:
+    assert report(probe(), passed(), H200).verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    ("got", "told"),
+    [
+        ({"gpu": {"uuid": "GPU-2", "sm": "9.0"}}, "no GPU that this run was given"),
+        ({"gpu": {"uuid": "GPU-1", "sm": "8.0"}}, "capability 8.0, not 9.0"),
+        ({"gpu": None}, "no GPU that this run was given"),
+        ({"driver": "535.54.03"}, "'535.54.03', not '580.95.05'"),
+    ],
+)
+def test_a_pass_on_another_gpu_is_a_failure(got: dict[str, object], told: str) -> None:
+    found = report(probe(), passed(**got), H200)
+    assert (found.contents, found.gpu) == ("pass", "fail")
+    assert told in found.checks[1].detail
+
+
+def test_a_pass_counts_on_the_gpus_that_were_given() -> None:
+    assert report(probe(), replace(passed(), gpus=("GPU-1",)), H200).gpu == "pass"
+    assert report(probe(), replace(passed(), gpus=("GPU-9",)), H200).gpu == "fail"
+
+
+def test_what_could_not_start_was_not_run() -> None:
+    found = report(probe(), replace(ended(""), failure="pulling failed"), H200)
+    assert {check.outcome for check in found.checks} == {Outcome.NOT_RUN}
+    assert (found.verdict, found.checks[0].detail) == ("not-run", "pulling failed")
+
+
+def test_a_report_counts_from_a_program_that_came_to_its_end() -> None:
+    for code in (1, 137, None):
+        assert report(probe(), replace(passed(), exit_code=code), H200).verdict == "fail"
+
+
+def test_a_flood_is_a_failure_whatever_was_reported() -> None:
+    found = report(probe(), replace(passed(), flooded=True), H200)
+    assert (found.contents, found.gpu) == ("fail", "pass")
+    assert found.checks[-1].name == "output"
+
+
+def test_a_bad_host_is_blamed_for_failures_alone() -> None:
+    failing = report(probe(), passed(gpu=None), H200).blaming("the base fails too")
+    assert (failing.gpu, failing.verdict) == ("bad-host", "bad-host")
+    assert report(probe(), passed(), H200).blaming("the base fails too").gpu == "pass"
+    assert policy.gates(failing).channel == "candidate"
+
+
+def test_a_report_is_read_back_as_it_was_written() -> None:
+    for found in (report(probe(), passed(), H200), report(probe(), ended("", code=None))):
+        assert SmokeReport.parse(found.data, "r").data == found.data
+
+
+@given(st.data())
+def test_damaged_reports_end_in_one_error(data: st.DataObject) -> None:
+    text = bytearray(report(probe(), passed(), H200).data)
+    for _ in range(data.draw(st.integers(1, 4))):
+        text[data.draw(st.integers(0, len(text) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(IntegrityError):
+        assert SmokeReport.parse(bytes(text), "r").data == bytes(text)
