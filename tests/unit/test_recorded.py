@@ -10,9 +10,10 @@ import pytest
 
 from curator import matrix, policy
 from curator.coverage import Image, Label, coverage
-from curator.farm._entry import _tests
+from curator.farm._entry import _tests, completed
 from curator.oci import sha256
 from curator.smoke import HostFacts, Probe, ProbeRun, SmokeReport, Subject, judge
+from tests.documents import Memory, committed, entry
 
 if TYPE_CHECKING:
     from curator.matrix import Tree
@@ -21,6 +22,7 @@ EVIDENCE = Path(__file__).parents[1] / "data/evidence"
 REPORTS = sorted(EVIDENCE.glob("*-py3.11.json"))
 RECORDED: dict[str, Any] = json.loads((EVIDENCE / "frameworks-h100.json").read_text())
 HOST = HostFacts.from_json(RECORDED["host"])
+CUPY = "cupy-14.2.0-cuda13.0-py3.11"
 CHECKS = ("control", "cuda_tensor", "speed")
 CAUSES = {
     "cpu-behind-a-patched-is-available": "CUDA_ERROR_INVALID_VALUE",
@@ -130,3 +132,23 @@ def test_rates_are_those_of_the_gpu(farm_tree: Tree) -> None:
     # An H100's tensor cores against its other units: an order of magnitude, as the data sheet says.
     assert rates["matmul_fp16_gflops"] > 5 * rates["matmul_fp32_gflops"]
     assert rates["copy_mb_s"] > 1_000_000
+
+
+def test_recorded_evidence_is_a_stable_entry_of_an_index(farm_tree: Tree) -> None:
+    """The report of CuPy's image, from the gates to what a reader finds; no registry is asked."""
+    report = SmokeReport.parse((EVIDENCE / f"{CUPY}.json").read_bytes(), CUPY)
+    tests = _tests(report, sha256(report.data))
+    made = entry(cuda="13.0", digest=report.subject.image, tests=tests)
+    admitted = policy.admitted(made, policy.gates(report))
+    assert (admitted.channel, admitted.status.state) == ("stable", "active")
+    assert admitted.repository == "cupy"
+    whole = completed(
+        admitted, matrix.load(farm_tree), probe=report.probe_key, now="2026-11-24T00:00:00Z"
+    )
+    (found,) = committed(Memory(), whole).entries
+    assert found == whole
+    assert found.driver.verified_on == ("580.159.04",)
+    assert found.coverage is not None
+    assert "tested" in {group.answer for group in found.coverage.groups}
+    (gpu,) = (test for test in found.tests if test.suite == "gpu")
+    assert (gpu.gpu, gpu.sm, gpu.verdict) == ("NVIDIA H100 80GB HBM3", "9.0", "pass")
