@@ -16,7 +16,7 @@ from curator.errors import Diagnostic, InputError
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from curator.oci import Descriptor, Digest, Manifest, Platform, Reference
@@ -158,4 +158,8 @@ class Runner(Protocol):
             HostError: this runner does not have as many GPUs, or lacks what it works with.
             IntegrityError: the image's bytes are not what their digests say.
         """
+        ...
+
+    def on(self, gpus: Collection[str]) -> Runner:
+        """Return the same runner for these of its GPUs alone, by UUID."""
         ...

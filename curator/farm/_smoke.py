@@ -40,14 +40,15 @@ def smoke_cell(planned: PlannedCell, image: Reference, matrix: Matrix, ports: Po
         return Probes({}).bare(), ensure_base(matrix.bases[name], platform, lock, ports)
 
     assert image.digest is not None  # noqa: S101 - images are tested by digest
+    gpus, no_gpu = _suitable(planned, matrix, ports.host)
     report = tested(
         planned.probe,
         image,
         Subject(image=image.digest, cell=planned.cell.id, recipe_key=planned.recipe.key),
-        runner=ports.runner,
+        runner=ports.runner.on(gpus),
         host=ports.host,
         timeout_s=matrix.farm.smoke_timeout_s,
-        no_gpu=_no_gpu(planned, matrix, ports.host),
+        no_gpu=no_gpu,
         known_good=known_good,
     )
     if report.contents == "not-run":
@@ -55,17 +56,19 @@ def smoke_cell(planned: PlannedCell, image: Reference, matrix: Matrix, ports: Po
     return report
 
 
-def _no_gpu(planned: PlannedCell, matrix: Matrix, host: HostFacts) -> str:
-    """Return why this host's GPU says nothing about an image, or nothing if it does."""
+def _suitable(planned: PlannedCell, matrix: Matrix, host: HostFacts) -> tuple[tuple[str, ...], str]:
+    """Return the GPUs that say something about an image; if there are none, why."""
     if not host.gpus:
-        return "this host has no GPU"
+        return (), "this host has no GPU"
     cell, floor = planned.cell, matrix.cuda[planned.cell.cuda].driver_floor
     if host.driver and numbers(host.driver) < numbers(floor):
-        return f"driver {host.driver} of this host is older than {floor}, which {cell.cuda} needs"
-    sm = host.gpus[0].sm
-    if cell.sm_min and numbers(sm) < numbers(cell.sm_min):
-        return f"the image has no kernels for {host.gpus[0].name} ({sm} is below {cell.sm_min})"
-    return ""
+        return (), f"driver {host.driver} is older than {floor}, which CUDA {cell.cuda} needs"
+    lowest = numbers(cell.sm_min or "0")
+    found = tuple(gpu.uuid for gpu in host.gpus if numbers(gpu.sm) >= lowest)
+    if not found:
+        names = ", ".join(sorted({f"{gpu.name} ({gpu.sm})" for gpu in host.gpus}))
+        return (), f"the image has kernels from {cell.sm_min} on, this host has {names}"
+    return found, ""
 
 
 def tested(  # noqa: PLR0913 - what a test is made of, each by name
@@ -83,6 +86,7 @@ def tested(  # noqa: PLR0913 - what a test is made of, each by name
 
     Raises:
         ProbeFaultError: the probe passes with every GPU hidden.
+        TemporaryError: the GPU check fails, and the known-good image could not be asked.
     """
     report = _once(probe, image, subject, runner, host, timeout_s, no_gpu)
     if report.fault:
@@ -91,10 +95,13 @@ def tested(  # noqa: PLR0913 - what a test is made of, each by name
         return report
     other, reference = good
     assert reference.digest is not None  # noqa: S101 - a known-good image has a digest
-    control = _once(other, reference, Subject(image=reference.digest), runner, host, timeout_s, "")
+    same = runner.on(report.given) if report.given else runner
+    control = _once(other, reference, Subject(image=reference.digest), same, host, timeout_s, "")
     if control.gpu == "pass":
         return report
     detail = next(check.detail for check in control.checks if check.name == GPU_CHECK)
+    if control.gpu == "not-run":
+        raise TemporaryError(f"{image} fails, and {reference} could not be asked: {detail}")
     return report.blaming(f"{reference} fails here as well: {detail}")
 
 

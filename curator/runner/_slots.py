@@ -15,14 +15,14 @@ import contextlib
 import fcntl
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from curator.errors import CancelledError, HostError
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
 POLL_S = 0.1
@@ -49,6 +49,10 @@ class Slots:
                 raise HostError(f"not a GPU's UUID: {gpu!r}")
         if len(set(self.gpus)) != len(self.gpus) or self.per_gpu < 1:
             raise HostError(f"not GPUs with slots: {list(self.gpus)}, {self.per_gpu} for each")
+
+    def only(self, gpus: Collection[str]) -> Slots:
+        """Return the slots of these GPUs alone; who holds one holds it of all."""
+        return replace(self, gpus=[gpu for gpu in self.gpus if gpu in gpus])
 
     @contextlib.contextmanager
     def take(self, count: int, cancelled: threading.Event) -> Iterator[tuple[str, ...]]:

@@ -37,7 +37,7 @@ from curator.runner._unpack import Tree, unpack
 from curator.smoke import ProbeRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from curator.oci import Reference
     from curator.runner._layout import Settings
@@ -121,6 +121,10 @@ class BundleRunner:
             return unstarted(begun, f"the image is not there: {error}")
         except _UnstartedError as error:
             return unstarted(begun, str(error), error.gpus)
+
+    def on(self, gpus: Collection[str]) -> BundleRunner:
+        """Return this runner for these of its GPUs alone."""
+        return replace(self, slots=self.slots.only(gpus)) if self.slots else self
 
     def sweep(self) -> None:
         """Remove the containers and files of runs whose process is gone."""

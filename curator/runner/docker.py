@@ -18,7 +18,7 @@ import subprocess
 import threading
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ from curator.runner._results import STOPPED, now, said, unstarted
 from curator.smoke import ProbeRun
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from python_on_whales import DockerClient
 
     from curator.oci import Reference
@@ -67,6 +69,10 @@ class DockerRunner:
             if "No such image" not in (result.failure or ""):
                 break
         return result
+
+    def on(self, gpus: Collection[str]) -> DockerRunner:
+        """Return this runner for these of its GPUs alone."""
+        return replace(self, slots=self.slots.only(gpus)) if self.slots else self
 
     def sweep(self) -> None:
         """Remove the containers of runs whose process is gone."""

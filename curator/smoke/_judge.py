@@ -31,6 +31,7 @@ def judge(
         subject=subject,
         probe_key=probe.key,
         host=host,
+        given=run.gpus,
         checks=tuple(_on_a_given_gpu(check, run, host) for check in checks),
         exit_code=run.exit_code,
         stderr_tail=printable(run.stderr[-STDERR_TAIL:]),

@@ -155,7 +155,8 @@ class ProbeRun:
 class SmokeReport:
     """What is known of one image after one run of one probe.
 
-    `bad_host` says why a failure on the GPU is the host's and not the image's.
+    `given` are the UUIDs of the GPUs that the run was given; `bad_host` says why a failure on them
+    is the host's and not the image's.
     """
 
     subject: Subject
@@ -166,6 +167,7 @@ class SmokeReport:
     stderr_tail: str
     started: str
     ended: str
+    given: tuple[str, ...] = ()
     bad_host: str = ""
 
     @property
@@ -194,11 +196,12 @@ class SmokeReport:
 
     @property
     def tested_gpu(self) -> Gpu | None:
-        """The GPU that computed, as the driver named it inside the image; the host's otherwise."""
+        """The GPU that computed, as the driver named it inside the image; else the one given."""
         told = self.got(GPU_CHECK).get("gpu")
         uuid = told.get("uuid") if isinstance(told, dict) else None
-        found = (gpu for gpu in self.host.gpus if gpu.uuid == uuid)
-        return next(found, self.host.gpus[0] if self.host.gpus else None)
+        known = {gpu.uuid: gpu for gpu in self.host.gpus}
+        named = (known[name] for name in (uuid, *self.given) if name in known)
+        return next(named, self.host.gpus[0] if self.host.gpus else None)
 
     def got(self, check: str) -> dict[str, Any]:
         """Return what a check read out of the image; nothing if it did not."""
@@ -218,6 +221,7 @@ class SmokeReport:
             "recipe": self.subject.recipe_key,
             "probe": self.probe_key,
             "host": self.host.to_json(),
+            **({"given": list(self.given)} if self.given else {}),
             "checks": [check.to_json() for check in self.checks],
             "verdict": {"contents": self.contents, "gpu": self.gpu},
             "bad_host": self.bad_host,
@@ -262,6 +266,7 @@ class SmokeReport:
             stderr_tail=str(value["stderr"]),
             started=str(value["started"]),
             ended=str(value["ended"]),
+            given=tuple(str(uuid) for uuid in value.get("given", ())),
             bad_host=str(value["bad_host"]),
         )
 

@@ -26,7 +26,7 @@ from tests.libraries import write_library
 from tests.sabotage import PROBE, SABOTAGES, SITE, TINYGPU
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from curator.matrix import Cell, Matrix, Tree
@@ -52,6 +52,10 @@ class Devices:
     def run(self, image: Reference, program: str, *, gpus: int, timeout_s: int) -> ProbeRun:
         assert gpus in {0, 1}
         return self.runner.run(image, program, gpus=0, timeout_s=timeout_s)
+
+    def on(self, gpus: Collection[str]) -> Devices:
+        assert set(gpus) <= {"GPU-0"}
+        return self
 
 
 @dataclass(frozen=True)

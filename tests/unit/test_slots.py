@@ -173,3 +173,14 @@ def test_many_small_wishes_do_not_starve_a_large_one(tmp_path: Path) -> None:
                 assert len(taken) == 3
         finally:
             done.set()
+
+
+def test_slots_of_some_gpus_are_slots_of_all(tmp_path: Path) -> None:
+    every = Slots(tmp_path, GPUS)
+    last = every.only(GPUS[-1:])
+    with last.take(1, NEVER) as taken:
+        assert taken == (GPUS[-1],)
+        with every.take(len(GPUS) - 1, NEVER) as others:
+            assert set(others) == set(GPUS[:-1])
+        with pytest.raises(HostError):
+            last.take(2, NEVER).__enter__()

@@ -1,0 +1,148 @@
+"""Which GPUs say something of an image, and who is to blame where one fails."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from curator import matrix
+from curator.errors import ProbeFaultError, TemporaryError
+from curator.farm import _smoke
+from curator.farm._smoke import _suitable
+from curator.index import Index
+from curator.oci import Reference, sha256
+from curator.plan import make_plan
+from curator.smoke import Gpu, HostFacts, ProbeRun, Probes, Subject
+from tests.trees import tiny_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from curator.smoke import SmokeReport
+
+FLOORED = 'sm_min:\n  - {cuda: ">=13", sm: "7.5", source: release notes}\n'
+V100 = Gpu(name="V100", uuid="GPU-v", sm="7.0", memory_bytes=1)
+H100 = Gpu(name="H100", uuid="GPU-h", sm="9.0", memory_bytes=1)
+IMAGE = Reference.parse("localhost/image").with_digest(sha256(b"image"))
+GOOD = Reference.parse("localhost/good").with_digest(sha256(b"good"))
+
+
+def host(*gpus: Gpu, driver: str | None = "580.95.05") -> HostFacts:
+    return HostFacts(gpus=gpus, driver=driver, kernel="6.1", architecture="x86_64")
+
+
+def suitable(facts: HostFacts) -> tuple[tuple[str, ...], str]:
+    """Ask of a CUDA 13 image whose kernels begin at 7.5."""
+    tree = tiny_tree()
+    tree["matrix/demo.yaml"] += FLOORED
+    loaded = matrix.load(tree)
+    cell = next(cell for cell in loaded.cells if cell.cuda == "13.0")
+    (planned,) = make_plan(loaded, tree, Index(), ids={cell.id}, installer="uv").cells
+    return _suitable(planned, loaded, facts)
+
+
+def test_gpus_that_an_image_has_kernels_for() -> None:
+    assert suitable(host(V100, H100)) == (("GPU-h",), "")
+    assert suitable(host(H100)) == (("GPU-h",), "")
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        (host(driver=None), "this host has no GPU"),
+        (host(V100), "kernels from 7.5 on, this host has V100 (7.0)"),
+        (host(H100, driver="575.57.08"), "driver 575.57.08 is older than 580.65.06"),
+    ],
+)
+def test_why_no_gpu_says_anything(facts: HostFacts, told: str) -> None:
+    gpus, why = suitable(facts)
+    assert gpus == ()
+    assert told in why
+
+
+@dataclass
+class Told:
+    """A host whose images answer as they are told to: a check's outcome by the image's name."""
+
+    outcomes: dict[str, str]
+    control: str = "pass"
+    asked: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    gpus: tuple[str, ...] = ("GPU-h", "GPU-v")
+
+    def on(self, gpus: Collection[str]) -> Told:
+        chosen = tuple(gpu for gpu in self.gpus if gpu in gpus)
+        return Told(self.outcomes, self.control, self.asked, chosen)
+
+    def run(self, image: Reference, program: str, *, gpus: int, timeout_s: int) -> ProbeRun:
+        assert (gpus, timeout_s) == (1, 60)
+        self.asked.append((image.repository, self.gpus))
+        outcome = self.outcomes[image.repository]
+        told = {"gpu": {"uuid": self.gpus[-1], "sm": "7.0"}, "driver": "580.95.05"}
+        checks = [
+            {
+                "name": "control",
+                "outcome": self.control,
+                "got": {"passed": {}} if self.control == "fail" else {},
+            },
+            {"name": "cuda_tensor", "outcome": outcome, "got": told},
+            {"name": "speed", "outcome": outcome, "got": {}},
+        ]
+        lines = [{"expected": {}, "detail": "told to", "ms": 1, **check} for check in checks]
+        nonce = re.findall(r"\nmain\('(\w+)'", program)[-1]
+        return ProbeRun(
+            exit_code=0,
+            stdout=f"{nonce} {json.dumps({'checks': lines})}\n",
+            stderr="",
+            started="2026-11-23T10:00:00Z",
+            ended="2026-11-23T10:00:01Z",
+            failure="pulling failed" if outcome == "absent" else None,
+            gpus=self.gpus[-1:],
+        )
+
+
+def asked(runner: Told) -> SmokeReport:
+    assert IMAGE.digest is not None
+    return _smoke.tested(
+        Probes({}).bare(),
+        IMAGE,
+        Subject(image=IMAGE.digest),
+        runner=runner,
+        host=host(V100, H100),
+        timeout_s=60,
+        no_gpu="",
+        known_good=lambda: (Probes({}).bare(), GOOD),
+    )
+
+
+def test_a_pass_asks_nobody_else() -> None:
+    runner = Told({"image": "pass"})
+    assert asked(runner).gpu == "pass"
+    assert [name for name, _ in runner.asked] == ["image"]
+
+
+def test_a_known_good_image_is_asked_on_the_same_gpu() -> None:
+    runner = Told({"image": "fail", "good": "pass"})
+    report = asked(runner)
+    assert (report.gpu, report.bad_host) == ("fail", "")
+    assert runner.asked == [("image", ("GPU-h", "GPU-v")), ("good", ("GPU-v",))]
+    assert report.tested_gpu == V100
+
+
+def test_a_host_where_both_fail_is_bad() -> None:
+    report = asked(Told({"image": "fail", "good": "fail"}))
+    assert report.gpu == "bad-host"
+    assert "localhost/good@sha256:" in report.bad_host
+
+
+def test_nobody_is_blamed_while_the_known_good_image_cannot_be_asked() -> None:
+    with pytest.raises(TemporaryError, match="could not be asked: pulling failed"):
+        asked(Told({"image": "fail", "good": "absent"}))
+
+
+def test_a_probe_at_fault_is_no_verdict() -> None:
+    with pytest.raises(ProbeFaultError):
+        asked(Told({"image": "pass"}, control="fail"))
