@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,7 @@ from curator.smoke import Check, Gpu, HostFacts, Outcome, SmokeReport
 from tests.e2e.conftest import CELLS, Farm
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from curator.ports import EngineAddress
 
 ONE = CELLS[0]
 # No such GPU exists: what a test says of one must not be taken for evidence.
@@ -99,6 +100,24 @@ def test_a_layout_is_tested_without_docker(
     document: dict[str, Any] = json.loads(result.stdout)["data"]
     assert document["verdict"] == {"contents": "pass", "gpu": "not-run"}
     assert list((tmp_path / "cache/bundles").glob("*/root")) == []
+
+
+def test_an_image_is_tested_on_the_engine_of_a_docker_context(
+    farm: Farm, published: str, engine_address: EngineAddress, tmp_path: Path
+) -> None:
+    host = engine_address.host or "unix:///var/run/docker.sock"
+    environment = {
+        "DOCKER_CONFIG": str(tmp_path / "docker"),
+        "PATH": f"{Path(engine_address.docker).parent}:{os.environ['PATH']}",
+    }
+    create = [engine_address.docker, "context", "create", "box", "--docker", f"host={host}"]
+    subprocess.run(create, env={**os.environ, **environment}, check=True, capture_output=True)
+    result = farm.curator("--json", "smoke", published, "--context", "box", **environment)
+    assert result.returncode == 75, result.stdout + result.stderr
+    document: dict[str, Any] = json.loads(result.stdout)["data"]
+    assert document["verdict"] == {"contents": "pass", "gpu": "not-run"}
+    # Told from inside a container there.
+    assert document["host"]["kernel"] == os.uname().release
 
 
 def test_the_printed_program_is_the_one_that_runs(farm: Farm) -> None:
