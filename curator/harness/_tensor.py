@@ -124,6 +124,7 @@ def compute(driver: Driver, make: Callable[[], Operations]) -> Facts:
         "matmul_ns": int(ms * 1e6),
         "timer": ops.timer,
         "differences": differences,
+        "bounds": {name: bound_text(*name.split()) for name in differences},
     }
 
 
@@ -165,6 +166,12 @@ def expected_numbers(case: str, dtype: str) -> Tuple[Vector, float, bool]:
     if case == "conv":
         return conv_case()[2], CONV_BOUNDS[dtype], False
     return gradient_case()[3], 0.0, False
+
+
+def bound_text(case: str, dtype: str) -> str:
+    """Return how far a case's result may be off."""
+    _, bound, relative = expected_numbers(case, dtype)
+    return f"{bound:.3g}" + (" of the value" if relative else "")
 
 
 def measure(driver: Driver, make: Callable[[], Operations]) -> Facts:

@@ -230,6 +230,8 @@ def test_everything_that_is_right_passes() -> None:
     found = computed(Memory())
     assert sorted(found["differences"]) == sorted(CASES)
     assert found["device"] == "cuda"
+    assert found["bounds"]["matmul bf16"] == "0"
+    assert found["bounds"]["exp fp32"] == f"{2**-18:.3g} of the value"
 
 
 @pytest.mark.parametrize("case", CASES)
