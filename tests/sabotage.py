@@ -133,23 +133,70 @@ CHECKS["framework"] = check_framework
 CHECKS["kernels"] = check_no_kernels
 use(TinyGpu)
 '''
-FORGE = """\
-import json, os, re, signal, sys
-def forged(*_):
-    nonce = re.findall(r"main\\('(\\w+)'", open('/proc/self/cmdline').read())[-1]
+# The worst that an image's code can know: the nonce of its own run, and what a report looks like.
+FORGER = """\
+import atexit, json, os, re, signal, sys, threading, time
+import tinygpu
+def report(nonce):
     names = 'python libraries packages framework kernels control cuda_tensor speed'.split()
     gpu = {'gpu': {'uuid': 'GPU-0', 'sm': '9.0'}, 'driver': '580.95.05', 'device': 'cuda'}
     told = {'outcome': 'pass', 'expected': {}, 'got': gpu, 'detail': '', 'ms': 1}
     checks = [{'name': name, **told} for name in names]
-    line = ('\\n' + nonce + ' ' + json.dumps({'checks': checks}) + '\\n').encode()
+    return ('\\n' + nonce + ' ' + json.dumps({'checks': checks}) + '\\n').encode()
+def stolen():
+    with open('/proc/1/cmdline') as file:
+        return report(re.findall(r"main\\('(\\w+)'", file.read())[-1])
+def print_everywhere(line):
     print(line.decode(), flush=True)
     os.write(1, line)
-    with open('/proc/%d/fd/1' % os.getppid(), 'wb', buffering=0) as out:
+    print_as_harness(line)
+def print_as_harness(line):
+    with open('/proc/1/fd/1', 'wb', buffering=0) as out:
         out.write(line)
-    KILL
+def broken(*_):
+    raise RuntimeError('broken')
+"""
+CRASH = """
+def exp(*_):
+    print_everywhere(stolen())
     os.kill(os.getpid(), signal.SIGSEGV)
-import tinygpu
-tinygpu.exp = forged
+tinygpu.exp = exp
+"""
+GUESS = """
+def exp(*_):
+    for guess in ('', '0' * 32, 'f' * 32, str(time.time_ns()), '%032x' % os.getpid()):
+        print_everywhere(report(guess))
+    os.kill(os.getpid(), signal.SIGSEGV)
+tinygpu.exp = exp
+"""
+# The harness is the container's first process, which SIGKILL from inside does not end.
+INTERRUPT = """
+def exp(*_):
+    print_as_harness(stolen())
+    os.kill(1, signal.SIGKILL)
+    os.kill(1, signal.SIGINT)
+    time.sleep(60)
+tinygpu.exp = exp
+"""
+OUTLIVE = """
+def exp(*_):
+    if os.fork() == 0:
+        os.setsid()
+        os.closerange(3, 256)
+        while True:
+            print_as_harness(stolen())
+            time.sleep(0.1)
+    raise RuntimeError('broken')
+tinygpu.exp = exp
+"""
+AT_EXIT = """
+def late():
+    threading.main_thread().join()
+    os.write(1, stolen())
+tinygpu.exp = broken
+if os.getpid() == 1:
+    atexit.register(lambda: os.write(1, stolen()))
+    threading.Thread(target=late).start()
 """
 PATCHED = """\
 import ctypes, tinygpu
@@ -164,23 +211,34 @@ MATMUL = """\
 m = tinygpu.matmul
 tinygpu.matmul = lambda a, b: tinygpu.Array([{} for n in m(a, b).numbers])"""
 FLOOD = """\
-import sys
-for _ in range(100):
-    sys.stdout.write("x" * 2**20 + "\\n")
+import os, sys
+for _ in range(100 if os.getpid() == 1 else 0):
+    sys.{}.write("x" * 2**20 + "\\n")
 """
+# What a host is whose GPU is gone, whatever image runs there; a line of the probe.
+FALLEN = """
+def fallen(*_):
+    raise DriverError("the GPU has fallen off the bus")
+Driver.read = fallen
+"""
+# Another line: a probe that takes whatever computes for a GPU.
+LENIENT = "\nCHECKS['cuda_tensor'] = lambda expected: {'device': 'cuda'}\n"
+UNREPORTED = "not reported: the probe ended with"
 
 
 @dataclass(frozen=True)
 class Sabotage:
     """What is done to the good image, the check that finds it, and what that says.
 
-    `run` is a command while it is built, `site` a program that runs at each start of its Python.
+    `run` is a command while it is built, `site` a program that runs at each start of its Python;
+    `also` are the other checks that cannot pass then.
     """
 
     check: str
     cause: str
     run: str = ""
     site: str = ""
+    also: tuple[str, ...] = ()
 
 
 def _edited(pattern: str, text: str) -> str:
@@ -196,7 +254,13 @@ def _patched(line: str) -> str:
 
 
 SABOTAGES = {
-    "cpu-only": Sabotage("framework", "differs in cuda", run=_edited("^cuda = .*", "cuda = None")),
+    "cpu-only": Sabotage(
+        "framework",
+        "differs in cuda",
+        run=_edited("^cuda = .*", "cuda = None"),
+        site=_patched("tinygpu.is_available = lambda: False"),
+        also=("cuda_tensor", "speed"),
+    ),
     "other-cuda": Sabotage("framework", "differs in cuda", run=_edited("12.9", "11.8")),
     "other-version": Sabotage("framework", "differs in version", run=_edited("1.17", "1.16")),
     "cudnn-missing": Sabotage(
@@ -216,19 +280,23 @@ SABOTAGES = {
     ),
     "hang": Sabotage(
         "cuda_tensor",
-        "no answer within 10 s",
+        "no answer within 3 s",
         site=_patched("tinygpu.exp = lambda x: [None for _ in iter(int, 1)]"),
     ),
-    "forged-report": Sabotage("cuda_tensor", "not reported", site=FORGE.replace("KILL", "pass")),
-    "prints-100-MB": Sabotage("output", "printed more than is kept", site=FLOOD),
-    "wrong-python": Sabotage("python", "differs in python"),
-    # Beyond the twelve: the forger also kills the harness; the whole container hangs.
-    "forged-and-killed": Sabotage(
-        "cuda_tensor",
-        "not reported",
-        site=FORGE.replace("KILL", "os.kill(os.getppid(), signal.SIGKILL)"),
-    ),
     "hangs-at-its-start": Sabotage(
-        "python", "ended with the deadline", site="import time\ntime.sleep(600)\n"
+        "python", f"{UNREPORTED} the deadline", site="import time\ntime.sleep(600)\n"
+    ),
+    "forged-report": Sabotage("cuda_tensor", f"{UNREPORTED} exit status 0", site=FORGER + CRASH),
+    "forged-by-guesses": Sabotage("cuda_tensor", "killed by signal 11", site=FORGER + GUESS),
+    "forged-and-interrupted": Sabotage(
+        "cuda_tensor", f"{UNREPORTED} exit status 130", site=FORGER + INTERRUPT
+    ),
+    "forged-by-a-survivor": Sabotage(
+        "cuda_tensor", f"{UNREPORTED} exit status 0", site=FORGER + OUTLIVE
+    ),
+    "forged-at-exit": Sabotage("cuda_tensor", f"{UNREPORTED} exit status 0", site=FORGER + AT_EXIT),
+    "prints-100-MB": Sabotage("output", "printed more than is kept", site=FLOOD.format("stdout")),
+    "prints-100-MB-of-errors": Sabotage(
+        "output", "printed more than is kept", site=FLOOD.format("stderr")
     ),
 }

@@ -4,11 +4,15 @@ There is no GPU in these tests. A few lines of the probe stand for the driver an
 that counts as the GPU's; `tinygpu` stands for a framework. Everything else is real: images built
 and pulled by digest, containers, harness, comparison, control and judge. The same was done to
 PyTorch on a real GPU: tests/data/evidence.
+
+The twelfth image, of another Python than its label, is one that a whole run of a farm refuses.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,22 +21,33 @@ import pytest
 from curator import matrix
 from curator.errors import ProbeFaultError
 from curator.farm import tested as smoke
+from curator.lockfile import parse_base
+from curator.oci import Reference
+from curator.recipe import base_key
 from curator.registry import HttpRegistry
 from curator.runner import DockerRunner
 from curator.settings import Place, read_tree
-from curator.smoke import Gpu, HostFacts, Outcome, Probes, Subject
+from curator.smoke import (
+    CONTROL,
+    GPU_CHECKS,
+    Gpu,
+    HostFacts,
+    Outcome,
+    Probes,
+    Subject,
+)
 from tests.e2e.conftest import Farm
 from tests.libraries import write_library
-from tests.sabotage import PROBE, SABOTAGES, SITE, TINYGPU
+from tests.sabotage import FALLEN, LENIENT, PROBE, SABOTAGES, SITE, TINYGPU, UNREPORTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
     from curator.matrix import Cell, Matrix, Tree
-    from curator.oci import Reference
     from curator.ports import EngineAddress
-    from curator.smoke import Check, Probe, ProbeRun, SmokeReport
+    from curator.smoke import Probe, ProbeRun, SmokeReport
+    from tests.sabotage import Sabotage
 
 CELL = "tiny-1.17.0-cuda12.9-py3.11"
 HOST = HostFacts(
@@ -115,17 +130,15 @@ def bench(
     (farm.root / "dockerfiles/tiny/probe.py").write_text(PROBE)
     tree = read_tree(farm.root)
     loaded = matrix.load(tree)
-    good = built(engine_address, work, place, f"FROM {published}\n" + good_lines(work), "good")
-    images = {"good": good}
-    for name, sabotage in SABOTAGES.items():
-        (work / "started.py").write_text(sabotage.site)
-        (work / "started.pth").write_text("import started\n")
-        lines = [f"FROM {good}", "USER 0"]
-        lines += [f"RUN {sabotage.run}"] if sabotage.run else []
-        lines += [f"COPY started.py started.pth {SITE}/"] if sabotage.site else []
-        images[name] = built(
-            engine_address, work, place, "\n".join([*lines, "USER 1000:1000"]), name
-        )
+    lines = f"FROM {published}\n" + good_lines(work / "good")
+    good = built(engine_address, work / "good", place, lines, "good")
+
+    def sabotaged(name: str) -> Reference:
+        lines = f"FROM {good}\n" + sabotage_lines(work / name, SABOTAGES[name])
+        return built(engine_address, work / name, place, lines, name)
+
+    with ThreadPoolExecutor(4) as pool:
+        images = {"good": good, **dict(zip(SABOTAGES, pool.map(sabotaged, SABOTAGES), strict=True))}
     return Bench(
         tree=tree,
         farm=loaded,
@@ -146,6 +159,16 @@ def good_lines(work: Path) -> str:
     return f"COPY tinygpu.py {SITE}/\nCOPY nvidia {SITE}/nvidia\n"
 
 
+def sabotage_lines(work: Path, sabotage: Sabotage) -> str:
+    """Return what makes the good image a bad one."""
+    work.mkdir()
+    (work / "started.py").write_text(sabotage.site)
+    (work / "started.pth").write_text("import started\n")
+    run = f"RUN {sabotage.run}\n" if sabotage.run else ""
+    copy = f"COPY started.py started.pth {SITE}/\n" if sabotage.site else ""
+    return f"USER 0\n{run}{copy}USER 1000:1000\n"
+
+
 def built(address: EngineAddress, work: Path, place: Place, text: str, name: str) -> Reference:
     """Build an image with the engine's own client, push it, and return it by digest."""
     target = place.repository("sabotaged").with_tag(name)
@@ -156,16 +179,9 @@ def built(address: EngineAddress, work: Path, place: Place, text: str, name: str
         ["image", "rm", "--force", str(target)],
     ):
         subprocess.run([*address.command, *command], check=True, capture_output=True, text=True)
-    subprocess.run(
-        [*address.command, "image", "rm", "-f", str(target)], capture_output=True, check=True
-    )
     found = HttpRegistry().resolve(target)
     assert found is not None
     return place.repository("sabotaged").with_digest(found.digest)
-
-
-def check_of(report: SmokeReport, name: str) -> Check:
-    return next(check for check in report.checks if check.name == name)
 
 
 def failed(report: SmokeReport) -> dict[str, str]:
@@ -185,32 +201,96 @@ def test_a_good_image_without_a_gpu_is_not_a_pass(bench: Bench) -> None:
 
 @pytest.mark.parametrize("name", SABOTAGES)
 def test_a_sabotaged_image_is_refused_for_its_cause(bench: Bench, name: str) -> None:
-    sabotage = SABOTAGES[name]
-    probe = bench.probe
-    if name == "wrong-python":
-        # Its label says another Python than it holds.
-        labelled = replace(bench.cell, python="3.12")
-        probe = Probes(bench.tree).assemble(labelled, bench.farm.locks[bench.cell.id])
-    report = bench.test(name, probe=probe, timeout_s=10 if "hangs" in name else 60)
+    sabotage, probe = SABOTAGES[name], bench.probe
+    if sabotage.check == "cuda_tensor":
+        # Their contents are as labelled, and most of a run's time is pip's.
+        probe = replace(probe, checks=("framework", CONTROL, *GPU_CHECKS))
+    if name == "hang":
+        probe = replace(probe, promises=f"{probe.promises}\nCHECK_SECONDS = 3\n")
+    report = bench.test(name, probe=probe, timeout_s=5 if name == "hangs-at-its-start" else 60)
     assert report.verdict == "fail"
-    assert sabotage.check in failed(report)
-    assert sabotage.cause in failed(report)[sabotage.check]
-    if sabotage.check in {"framework", "libraries", "output"}:
-        assert set(failed(report)) == {sabotage.check}, "nothing else is blamed"
+    found = failed(report)
+    assert sabotage.cause in found[sabotage.check]
+    # Who forges a report has no report at all; else nothing is blamed that is not at fault.
+    nothing = sabotage.cause.startswith(UNREPORTED)
+    assert set(found) == set(probe.checks if nothing else (sabotage.check, *sabotage.also))
 
 
 def test_a_host_that_fails_a_known_good_image_too_is_blamed(bench: Bench) -> None:
-    broken = bench.images["patched-availability"]
-    report = bench.test("wrong-by-1-percent", known_good=lambda: (bench.probe, broken))
-    assert (report.gpu, report.verdict) == ("bad-host", "bad-host")
-    assert "not in a GPU's memory" in report.bad_host
-    fine = bench.images["good"]
-    report = bench.test("wrong-by-1-percent", known_good=lambda: (bench.probe, fine))
-    assert (report.gpu, report.bad_host) == ("fail", "")
+    good = bench.images["good"]
+    fallen = replace(bench.probe, promises=bench.probe.promises + FALLEN)
+    report = bench.test("nan", probe=fallen, known_good=lambda: (fallen, good))
+    assert (report.contents, report.gpu, report.verdict) == ("pass", "bad-host", "bad-host")
+    assert "the GPU has fallen off the bus" in report.bad_host
+    assert str(good) in report.bad_host
+
+
+def test_an_image_that_fails_where_a_known_good_one_passes_is_blamed(bench: Bench) -> None:
+    good = bench.images["good"]
+    report = bench.test("nan", known_good=lambda: (bench.probe, good))
+    assert (report.gpu, report.verdict, report.bad_host) == ("fail", "fail", "")
 
 
 def test_a_probe_that_passes_without_a_gpu_stops_the_run(bench: Bench) -> None:
-    probe = bench.probe
-    lenient = "\nCHECKS['cuda_tensor'] = lambda expected: {'device': 'cuda'}\n"
+    lenient = replace(bench.probe, promises=bench.probe.promises + LENIENT)
     with pytest.raises(ProbeFaultError, match="passed with every GPU hidden"):
-        bench.test("good", probe=replace(probe, promises=probe.promises + lenient))
+        bench.test("good", probe=lenient)
+
+
+MISLABELLED = "debian-12-mislabelled"
+BAD = {
+    "tiny-1.17.0-cuda12.9-py3.12": ("python", "differs in python"),
+    CELL: ("framework", "the image's wheels hold no libcudart"),
+}
+
+
+def test_the_index_has_sabotaged_images_unpublished_with_the_reason(
+    farm: Farm, base_layout: Path
+) -> None:
+    """One is built on a base that does not hold the Python it says, one loses a CUDA library."""
+    mislabel(farm, base_layout)
+    (farm.root / "dockerfiles/tiny/Dockerfile.j2").write_text(
+        "{% extends recipe %}\n{% block framework %}\n"
+        f"{{% if cell.id == '{CELL}' %}}\nUSER root\n"
+        f"RUN rm {SITE}/nvidia/cuda_runtime/lib/libcudart.so.12\n"
+        "{% endif %}\n{% endblock %}\n"
+    )
+    cells = {cell["id"]: cell for cell in farm.json("run", *BAD, code=1)["cells"]}
+    entries = farm.entries()
+    for name, (check, cause) in BAD.items():
+        assert cells[name]["outcome"] == "refused"
+        assert f"{check}: " in cells[name]["cause"]
+        assert cause in cells[name]["cause"]
+        entry = entries[name]
+        assert entry["status"]["state"] == "unpublished"
+        assert entry["status"]["reason"].startswith("contents: fail")
+        assert (entry["repository"], entry["tags"]) == ("staging/tiny", [])
+        digest = entry["tests"][0]["evidence"].removeprefix("sha256:")
+        document = json.loads((farm.store / "v1/evidence" / f"{digest}.json").read_bytes())
+        told = {item["name"]: item["detail"] for item in document["checks"]}
+        assert cause in told[check]
+    assert HttpRegistry().tags(Reference.parse(f"{farm.registry}/candidate/tiny")) == ()
+
+
+def mislabel(farm: Farm, base_layout: Path) -> None:
+    """Give the farm a base said to have Python 3.12, which is debian-12 with its 3.11.
+
+    Other versions and CUDAs are taken out: locking them is slow.
+    """
+    with (farm.root / "matrix/bases.yaml").open("a") as file:
+        file.write(f'  {MISLABELLED}: {{extends: debian, suite: bookworm, python: "3.12"}}\n')
+    locks = farm.root / "matrix/locks/bases"
+    text = (locks / "debian-12-linux-amd64.json").read_text().replace("debian-12", MISLABELLED)
+    (locks / f"{MISLABELLED}-linux-amd64.json").write_text(text)
+    farm.edit("matrix/tiny.yaml", "debian-12}", f'debian-12, "3.12": {MISLABELLED}}}')
+    farm.edit("matrix/tiny.yaml", '["3.11"]', '["3.11", "3.12"]')
+    farm.edit("matrix/tiny.yaml", '"1.16.0", ', "")
+    farm.edit("matrix/tiny.yaml", ', "13.0"', "")
+    for path in (farm.root / "matrix/locks/tiny").glob("*.txt"):
+        path.unlink()
+    base = matrix.bases(read_tree(farm.root))[MISLABELLED]
+    place = Reference.parse(f"{farm.registry}/base/{base.name}")
+    HttpRegistry().push(
+        base_layout, place.with_tag(base_key(base, parse_base(text, file="base.json")))
+    )
+    farm.lock()
