@@ -16,7 +16,7 @@ from curator.harness._numbers import ITEM_BYTES, flat
 from curator.harness._tensor import Operations, use
 
 PTX_HEAD = ".version 6.0\n.target sm_50\n.address_size 64\n"
-BLOCK, TILE = 256, 16
+BLOCK = 256
 LOAD = {
     "fp32": "ld.global.f32 {f}, [{p}];",
     "fp16": "ld.global.b16 %h0, [{p}]; cvt.f32.f16 {f}, %h0;",

@@ -3,8 +3,8 @@
 The data are whole numbers, drawn by a fixed generator and kept so small that the magnitudes of all
 terms of any one result add up to at most 2**p, where p is the number of significand bits of the
 type it is computed in (24 for fp32, 11 for fp16, 8 for bf16). Then every partial sum, in any order,
-is exact, in TF32 too, whose 11 bits hold the inputs: a right answer is an equal one, and the bound
-is 0. Two cases cannot be exact and have bounds of their own:
+is exact, and a matrix product in TF32 too, whose 11 bits hold its inputs: a right answer is an
+equal one, and the bound is 0. Two cases cannot be exact and have bounds of their own:
 
 - exp: 2**-18 of the value. CUDA's own expf is within 2 units in the last place (2**-22), compilers
   of frameworks use shorter polynomials.
@@ -37,12 +37,14 @@ Differences = Dict[str, str]
 def whole(count: int, most: int, seed: int) -> Vector:
     """Return whole numbers from -most to most, the same for a seed everywhere.
 
-    The generator is the linear congruential one of ISO C's example `rand`.
+    The generator is the linear congruential one of ISO C's example `rand`, whose upper bits are its
+    best: only a range that is wider than they are takes all of them.
     """
-    state, values = seed, []
+    state, values, span = seed, [], 2 * most + 1
+    drop = 16 if span <= 2**15 else 0
     for _ in range(count):
         state = (1103515245 * state + 12345) % 2**31
-        values.append(float((state >> 16) % (2 * most + 1) - most))
+        values.append(float((state >> drop) % span - most))
     return values
 
 

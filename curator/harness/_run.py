@@ -64,11 +64,12 @@ def main(nonce: str, names: Tuple[str, ...], no_gpu: str) -> None:
 def _run_one(name: str, expected: Facts, no_gpu: str) -> Answer:
     if name in GPU_CHECKS and no_gpu:
         return "not-run", None, no_gpu
-    if name == CONTROL:
-        return run_control(CHECKS["cuda_tensor"], expected)
-    if name not in CHECKS:
+    function = CHECKS.get("cuda_tensor" if name == CONTROL else name)
+    if function is None:
         return "fail", None, "this probe defines no such check"
-    return run_check(CHECKS[name], expected)
+    if name == CONTROL:
+        return run_control(function, expected)
+    return run_check(function, expected)
 
 
 def run_control(function: Check, expected: Facts) -> Answer:
@@ -108,6 +109,7 @@ def _answer(function: Check, expected: Facts, writer: int) -> None:
     os.dup2(2, 1)
     try:
         text = json.dumps({"got": function(expected)})
+        json.loads(text, parse_float=_refuse_float, parse_constant=_refuse_float)
     except BaseException as error:  # whatever a framework raises is the finding
         text = json.dumps({"error": f"{type(error).__name__}: {error}"})
     try:
@@ -116,6 +118,10 @@ def _answer(function: Check, expected: Facts, writer: int) -> None:
             data = data[os.write(writer, data) :]
     finally:
         os._exit(0)
+
+
+def _refuse_float(text: str) -> None:
+    raise TypeError(f"{text} is a float, which no fact may be")
 
 
 def _listen(reader: int) -> Tuple[bytes, bool]:
@@ -140,7 +146,9 @@ def _outcome(data: bytes, status: int, expected: Facts) -> Answer:
         return "fail", None, f"killed by signal {os.WTERMSIG(status)}"
     try:
         result = json.loads(data.decode())
-    except ValueError:
+    except (ValueError, RecursionError):
+        result = None
+    if not isinstance(result, dict) or not {"error", "got"} & set(result):
         return "fail", None, f"ended without an answer, status {os.WEXITSTATUS(status)}"
     if "error" in result:
         return "fail", None, str(result["error"])[:2000]

@@ -117,15 +117,29 @@ def compute(driver: Driver, make: Callable[[], Operations]) -> Facts:
     if not ms > 0:
         raise AssertionError(f"the GPU took {ms} ms for a matrix product")
     del ballast
+    facts = driver.facts()
+    absent = [dtype for dtype in needed(ops, facts["gpu"]["sm"]) if dtype not in ops.dtypes]
+    if absent:
+        raise AssertionError(f"nothing was computed in {', '.join(absent)}, which this GPU has")
     return {
         "device": "cuda",
-        **driver.facts(),
+        **facts,
         "memory_grew": grew,
         "matmul_ns": int(ms * 1e6),
         "timer": ops.timer,
         "differences": differences,
         "bounds": {name: bound_text(*name.split()) for name in differences},
     }
+
+
+def needed(ops: Operations, sm: str) -> List[str]:
+    """Return the types that no probe may leave out on a GPU of this compute capability.
+
+    Source: CUDA C++ programming guide, "Features and technical specifications": bf16 from 8.0 on.
+    """
+    if not ops.deep:
+        return ["fp32"]
+    return ["fp32", "fp16", "bf16"] if int(sm.partition(".")[0]) >= 8 else ["fp32", "fp16"]
 
 
 def _plain_cases(driver: Driver, ops: Operations, dtype: str, found: Differences) -> None:

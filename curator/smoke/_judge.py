@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from curator.oci import canonical_json
-from curator.smoke._values import GPU_CHECK, Check, Outcome, SmokeReport, printable
+from curator.smoke._values import GPU_CHECK, GPU_CHECKS, Check, Outcome, SmokeReport, printable
 
 if TYPE_CHECKING:
     from curator.smoke._program import Probe
@@ -60,13 +60,17 @@ def _check(name: str, told: dict[str, Any] | None, run: ProbeRun) -> Check:
         how = "the deadline" if run.exit_code is None else f"exit status {run.exit_code}"
         return _unreported(name, Outcome.FAIL, f"not reported: the probe ended with {how}")
     try:
-        return Check.from_json(told)
+        check = Check.from_json(told)
     except (KeyError, ValueError, TypeError) as error:
         return _unreported(name, Outcome.FAIL, f"not a report: {error!r}")
+    if check.outcome is Outcome.NOT_RUN and (run.gpus or name not in GPU_CHECKS):
+        return _unreported(name, Outcome.FAIL, f"not run, though it could be: {check.detail}")
+    return check
 
 
 def _unreported(name: str, outcome: Outcome, detail: str) -> Check:
-    return Check(name=name, outcome=outcome, expected={}, got=None, detail=detail, ms=0)
+    told = printable(detail)
+    return Check(name=name, outcome=outcome, expected={}, got=None, detail=told, ms=0)
 
 
 def _on_a_given_gpu(check: Check, run: ProbeRun, host: HostFacts) -> Check:
@@ -76,7 +80,8 @@ def _on_a_given_gpu(check: Check, run: ProbeRun, host: HostFacts) -> Check:
     told = check.got if isinstance(check.got, dict) else {}
     gpu = told.get("gpu")
     given = {gpu.uuid: gpu for gpu in host.gpus if gpu.uuid in run.gpus or not run.gpus}
-    known = given.get(gpu.get("uuid", "")) if isinstance(gpu, dict) else None
+    uuid = gpu.get("uuid") if isinstance(gpu, dict) else None
+    known = given.get(uuid) if isinstance(uuid, str) else None
     if known is None:
         detail = f"computed on {gpu!r}, which is no GPU that this run was given"
     elif (gpu or {}).get("sm") != known.sm:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from curator.errors import IntegrityError
-from curator.oci import Digest, canonical_json
+from curator.errors import InputError, IntegrityError
+from curator.oci import Digest, canonical_json, parse_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +19,14 @@ GPU_CHECK = "cuda_tensor"
 # `speed` is recorded and opens or closes nothing.
 GPU_CHECKS = (GPU_CHECK, "speed")
 
+# Facts are lists and objects of text and numbers; what is nested without end cannot be written.
+MAX_LEVELS = 32
+
+# What reading a value that is no report raises.
+NO_REPORT = (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError)
+
 Result = Literal["pass", "fail", "not-run", "bad-host"]
+T = TypeVar("T")
 
 
 class Outcome(StrEnum):
@@ -60,12 +67,12 @@ class Check:
             KeyError, TypeError, ValueError: it is none.
         """
         return cls(
-            name=str(value["name"]),
+            name=_text(value["name"]),
             outcome=Outcome(value["outcome"]),
-            expected=dict(value["expected"]),
-            got=value["got"],
-            detail=printable(str(value["detail"])),
-            ms=int(value["ms"]),
+            expected=_shallow(_typed(value["expected"], dict)),
+            got=_shallow(value["got"]),
+            detail=_text(value["detail"]),
+            ms=_typed(value["ms"], int),
         )
 
 
@@ -110,16 +117,16 @@ class HostFacts:
         return cls(
             gpus=tuple(
                 Gpu(
-                    name=str(gpu["name"]),
-                    uuid=str(gpu["uuid"]),
-                    sm=str(gpu["sm"]),
-                    memory_bytes=int(gpu["memory"]),
+                    name=_text(gpu["name"]),
+                    uuid=_text(gpu["uuid"]),
+                    sm=_text(gpu["sm"]),
+                    memory_bytes=_typed(gpu["memory"], int),
                 )
                 for gpu in value["gpus"]
             ),
-            driver=None if value["driver"] is None else str(value["driver"]),
-            kernel=str(value["kernel"]),
-            architecture=str(value["architecture"]),
+            driver=None if value["driver"] is None else _text(value["driver"]),
+            kernel=_text(value["kernel"]),
+            architecture=_text(value["architecture"]),
         )
 
 
@@ -200,7 +207,8 @@ class SmokeReport:
         told = self.got(GPU_CHECK).get("gpu")
         uuid = told.get("uuid") if isinstance(told, dict) else None
         known = {gpu.uuid: gpu for gpu in self.host.gpus}
-        named = (known[name] for name in (uuid, *self.given) if name in known)
+        names = (uuid, *self.given) if isinstance(uuid, str) else self.given
+        named = (known[name] for name in names if name in known)
         return next(named, self.host.gpus[0] if self.host.gpus else None)
 
     def got(self, check: str) -> dict[str, Any]:
@@ -238,36 +246,44 @@ class SmokeReport:
 
     @classmethod
     def parse(cls, data: bytes, name: str) -> SmokeReport:
-        """Read a document that `to_json` made, on this machine or another.
+        """Read the bytes of a document (`data`), made on this machine or another.
 
         Raises:
-            IntegrityError: it is none, or its verdict is not what its checks say.
+            IntegrityError: they are none, or its verdict is not what its checks say.
         """
         try:
             value = json.loads(data)
+            written = canonical_json(value)
             report = cls._from_json(value)
-            same = canonical_json(value) == report.data
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except NO_REPORT as error:
             raise IntegrityError(f"{name}: no smoke report of ours ({error!r})") from error
-        if not same:
+        if report.data != written:
             raise IntegrityError(f"{name}: the report does not say what its checks say")
+        if written != data:
+            raise IntegrityError(f"{name}: not the bytes that were recorded: it was written anew")
         return report
 
     @classmethod
     def _from_json(cls, value: dict[str, Any]) -> SmokeReport:
+        cell, recipe, code = value["cell"], value["recipe"], value["exit"]
+        checks = tuple(Check.from_json(check) for check in value["checks"])
+        if len({check.name for check in checks}) < len(checks):
+            raise ValueError("a check is told twice")
         return cls(
             subject=Subject(
-                image=Digest(value["image"]), cell=value["cell"], recipe_key=value["recipe"]
+                image=parse_digest(_text(value["image"])),
+                cell=None if cell is None else _text(cell),
+                recipe_key=None if recipe is None else _text(recipe),
             ),
-            probe_key=str(value["probe"]),
+            probe_key=_text(value["probe"]),
             host=HostFacts.from_json(value["host"]),
-            checks=tuple(Check.from_json(check) for check in value["checks"]),
-            exit_code=value["exit"],
-            stderr_tail=str(value["stderr"]),
-            started=str(value["started"]),
-            ended=str(value["ended"]),
-            given=tuple(str(uuid) for uuid in value.get("given", ())),
-            bad_host=str(value["bad_host"]),
+            checks=checks,
+            exit_code=None if code is None else _typed(code, int),
+            stderr_tail=_text(value["stderr"]),
+            started=_text(value["started"]),
+            ended=_text(value["ended"]),
+            given=tuple(_text(uuid) for uuid in value.get("given", ())),
+            bad_host=_text(value["bad_host"]),
         )
 
 
@@ -276,6 +292,27 @@ def _result(checks: Iterable[Check]) -> Result:
     if Outcome.FAIL in outcomes:
         return "fail"
     return "pass" if outcomes == {Outcome.PASS} else "not-run"
+
+
+def _typed(value: object, kind: type[T]) -> T:
+    """Return a value that is of this type; JSON's true is no number."""
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{type(value).__name__} in place of {kind.__name__}")
+    return value
+
+
+def _text(value: object) -> str:
+    return printable(_typed(value, str))
+
+
+def _shallow(value: T, levels: int = MAX_LEVELS) -> T:
+    """Return a JSON value that can be written again wherever it is put."""
+    if not levels:
+        raise ValueError("nested too deep")
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in items:
+        _shallow(item, levels - 1)
+    return value
 
 
 def printable(text: str) -> str:

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from curator import matrix
-from curator.errors import ProbeFaultError, TemporaryError
-from curator.farm import _smoke
+from curator.errors import IntegrityError, ProbeFaultError, RefusedError, TemporaryError
+from curator.farm import _smoke, publish_recorded
 from curator.farm._smoke import _suitable
 from curator.index import Index
 from curator.oci import Reference, sha256
 from curator.plan import make_plan
-from curator.smoke import Gpu, HostFacts, ProbeRun, Probes, Subject
+from curator.settings import Place
+from curator.smoke import (
+    Check,
+    Gpu,
+    HostFacts,
+    Outcome,
+    ProbeRun,
+    Probes,
+    SmokeReport,
+    Subject,
+)
+from tests.gpus import HOST, SOFTWARE, UUID, Here, quick, software_gpu
 from tests.trees import tiny_tree
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from pathlib import Path
 
-    from curator.smoke import SmokeReport
+    from curator.plan import PlannedCell
 
 FLOORED = 'sm_min:\n  - {cuda: ">=13", sm: "7.5", source: release notes}\n'
 V100 = Gpu(name="V100", uuid="GPU-v", sm="7.0", memory_bytes=1)
@@ -146,3 +158,128 @@ def test_nobody_is_blamed_while_the_known_good_image_cannot_be_asked() -> None:
 def test_a_probe_at_fault_is_no_verdict() -> None:
     with pytest.raises(ProbeFaultError):
         asked(Told({"image": "pass"}, control="fail"))
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return software_gpu(tmp_path_factory.mktemp("gpu"))
+
+
+def really(runner: Here, sabotage: str = "", *, no_gpu: str = "") -> SmokeReport:
+    """Test an image whose probe may have something wrong, with programs that really run."""
+    assert IMAGE.digest is not None
+    good = quick(Probes({}).bare())
+    probe = replace(good, text=f"{good.text}\n{sabotage}\n")
+    return _smoke.tested(
+        probe,
+        IMAGE,
+        Subject(image=IMAGE.digest),
+        runner=runner,
+        host=HOST,
+        timeout_s=60,
+        no_gpu=no_gpu,
+        known_good=lambda: (good, GOOD),
+    )
+
+
+def test_an_image_that_computes_right_passes(libraries: Path) -> None:
+    report = really(Here(libraries))
+    assert (report.verdict, report.given, report.tested_gpu) == ("pass", (UUID,), SOFTWARE)
+
+
+def test_an_image_that_computes_wrong_is_blamed(libraries: Path) -> None:
+    report = really(Here(libraries), "Bare.matmul = lambda self, a, b: a")
+    assert (report.contents, report.gpu, report.bad_host) == ("pass", "fail", "")
+    assert report.checks[1].detail.startswith("AssertionError: matmul fp32: number 0 is ")
+
+
+@pytest.mark.parametrize("fault", ["matmul_bf16", "crash", "idle"])
+def test_a_host_that_computes_wrong_is_blamed(libraries: Path, fault: str) -> None:
+    report = really(Here(libraries, fault))
+    assert (report.contents, report.gpu, report.verdict) == ("pass", "bad-host", "bad-host")
+    assert report.checks[1].detail in report.bad_host
+    assert SmokeReport.parse(report.data, "r") == report
+
+
+def test_a_probe_that_needs_no_gpu_stops_the_run(libraries: Path) -> None:
+    sabotage = "CHECKS['cuda_tensor'] = lambda expected: {'device': 'cuda'}"
+    with pytest.raises(ProbeFaultError, match="passed with every GPU hidden"):
+        really(Here(libraries), sabotage)
+
+
+@pytest.mark.parametrize("facts", [host(), host(V100), host(H100, driver="575.57.08")])
+def test_a_gpu_that_says_nothing_is_not_asked(libraries: Path, facts: HostFacts) -> None:
+    _, why = suitable(facts)
+    report = really(Here(libraries), no_gpu=why)
+    assert (report.contents, report.gpu, report.verdict) == ("pass", "not-run", "not-run")
+    assert why
+    assert {check.detail for check in report.checks if check.name != "control"} == {why}
+    assert report.given == ()
+
+
+def planned() -> PlannedCell:
+    tree = tiny_tree()
+    loaded = matrix.load(tree)
+    cell = loaded.cells[0]
+    (found,) = make_plan(loaded, tree, Index(), ids={cell.id}, installer="uv").cells
+    return found
+
+
+@dataclass
+class Nowhere:
+    """A destination whose registry has no image, and that nothing may be written to."""
+
+    place: Place = field(default_factory=lambda: Place.parse("localhost:5000/farm"))
+    asked: list[str] = field(default_factory=list)
+
+    @property
+    def registry(self) -> Nowhere:
+        return self
+
+    def resolve(self, image: Reference) -> None:
+        self.asked.append(str(image))
+
+
+def recorded(cell: PlannedCell) -> SmokeReport:
+    """Return a report of a cell's image that another machine made."""
+    assert IMAGE.digest is not None
+    return SmokeReport(
+        subject=Subject(image=IMAGE.digest, cell=cell.cell.id, recipe_key=cell.recipe.key),
+        probe_key=cell.probe.key,
+        host=HOST,
+        checks=(Check(name="python", outcome=Outcome.PASS, expected={}, got={}, detail="", ms=1),),
+        exit_code=0,
+        stderr_tail="",
+        started="2026-11-23T10:00:00Z",
+        ended="2026-11-23T10:00:01Z",
+    )
+
+
+def test_a_recorded_report_counts_for_what_it_names() -> None:
+    cell = planned()
+    good, loaded = recorded(cell), matrix.load(tiny_tree())
+    passed = Check(
+        name="control",
+        outcome=Outcome.FAIL,
+        expected={},
+        got={"passed": {}},
+        detail="passed with every GPU hidden",
+        ms=1,
+    )
+    wrong = {
+        "another recipe": replace(good, subject=replace(good.subject, recipe_key="0" * 64)),
+        "another probe": replace(good, probe_key="0" * 64),
+        "probe is at fault: passed with every": replace(good, checks=(passed,)),
+    }
+    for told, report in wrong.items():
+        nowhere = Nowhere()
+        with pytest.raises(RefusedError, match=told):
+            publish_recorded(cell, report, loaded, nowhere)  # type: ignore[arg-type]
+        assert nowhere.asked == []
+
+
+def test_a_recorded_report_of_an_image_that_is_not_there_is_refused() -> None:
+    cell, nowhere = planned(), Nowhere()
+    with pytest.raises(IntegrityError, match=f"{IMAGE.digest}"):
+        publish_recorded(cell, recorded(cell), matrix.load(tiny_tree()), nowhere)  # type: ignore[arg-type]
+    assert nowhere.asked == [f"localhost:5000/farm/staging/demo@{IMAGE.digest}"]

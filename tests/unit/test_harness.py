@@ -7,12 +7,13 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from curator.smoke import _program
+from curator.smoke import MAX_PROGRAM_BYTES, Probes, _program, run_program
 from curator.smoke._program import harness
 
 if TYPE_CHECKING:
@@ -140,10 +141,59 @@ def test_a_process_that_is_left_behind_does_not_outlast_the_deadline() -> None:
     assert found["ms"] < 4000
 
 
+@pytest.mark.parametrize("fact", ["0.5", "float('nan')", "float('inf')", "[{'a': 1e3}]"])
+def test_a_float_is_no_fact_and_fails_its_check_alone(fact: str) -> None:
+    wrong, right = answers(f"return {{'a': '1', 'rate': {fact}}}", "return {'a': '1'}")
+    assert (wrong["outcome"], wrong["got"], right["outcome"]) == ("fail", None, "pass")
+    assert "is a float, which no fact may be" in wrong["detail"]
+
+
+@pytest.mark.parametrize(
+    "written", ["5", "null", "[]", '"got"', "{}", '{"more": 1}', '{"got": 1}{"got": 1}', "[" * 5000]
+)
+def test_what_else_is_written_to_the_harness_fails_its_check_alone(written: str) -> None:
+    body = (
+        "for number in range(3, 16):\n"
+        "    try: os.write(number, TEXT)\n"
+        "    except OSError: pass\n"
+        "os._exit(0)"
+    )
+    wrong, right = answers(body, "return {}", head=f"TEXT = {written.encode()!r}")
+    assert (wrong["outcome"], right["outcome"]) == ("fail", "pass")
+    assert wrong["detail"] == "ended without an answer, status 0"
+
+
+def test_a_check_that_returns_twice_has_failed() -> None:
+    (found,) = answers("os.fork(); return {'a': '1'}", expected={"a": "1"})
+    assert found["outcome"] == "fail"
+
+
 def test_details_are_bounded() -> None:
     detailed, flooding = answers("raise ValueError('x' * 60_000)", "return {'a': 'x' * 10_000_000}")
     assert len(detailed["detail"]) <= 2000
     assert len(json.dumps(flooding)) < 100_000
+
+
+def defined_once(tree: ast.Module) -> set[str]:
+    """Return what a program defines at its top, having found that nothing is defined twice."""
+    names = [node.name for node in tree.body if isinstance(node, DEFINITIONS)]
+    imported: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            imported |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            parts = (part for part in ast.walk(node) if isinstance(part, ast.Name))
+            names += [part.id for part in parts if isinstance(part.ctx, ast.Store)]
+    twice = [name for name, count in Counter([*names, *imported]).items() if count > 1]
+    assert not twice, "the modules of a program share their names"
+    return set(names)
+
+
+def test_the_drivers_program_is_python_of_every_image() -> None:
+    for probe in (Probes({}).bare(), Probes({}).host()):
+        program = run_program(probe, NONCE)
+        assert len(program.encode()) < MAX_PROGRAM_BYTES
+        assert "check_host" in defined_once(ast.parse(program, feature_version=(3, 8)))
 
 
 def test_programs_are_python_of_every_image(farm_tree: Tree) -> None:
@@ -151,10 +201,7 @@ def test_programs_are_python_of_every_image(farm_tree: Tree) -> None:
     assert len(probes) == 5
     for name, text in probes.items():
         program = f"{harness(*_program.HARNESS)}\n{text}"
-        tree = ast.parse(program, name, feature_version=(3, 8))
-        names = [node.name for node in tree.body if isinstance(node, DEFINITIONS)]
-        assert len(names) == len(set(names)), "the modules of a program share their names"
-        assert "check_framework" in names
+        assert "check_framework" in defined_once(ast.parse(program, name, feature_version=(3, 8)))
         calls = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
         assert not [call for call in calls if getattr(call.func, "id", "") == "print"]
 
@@ -197,6 +244,35 @@ def test_a_control_that_passes_is_a_fault() -> None:
     text = "def check_cuda_tensor(expected):\n    return {'device': 'cuda'}\n"
     (found,) = checked("control", text=text + GPU_CHECK, expect={"cuda_tensor": {"device": "cuda"}})
     assert (found["outcome"], found["got"]) == ("fail", {"passed": {"device": "cuda"}})
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("os.abort()", "killed by signal 6"),
+        ("import ctypes; ctypes.string_at(0)", "killed by signal 11"),
+        ("time.sleep(20)", "no answer within 1 s"),
+        ("os._exit(3)", "ended without an answer, status 3"),
+        ("sys.exit(1)", "SystemExit: 1"),
+    ],
+)
+def test_a_control_that_crashes_or_hangs_has_not_passed(body: str, told: str) -> None:
+    text = f"CHECK_SECONDS = 1\ndef check_cuda_tensor(expected):\n    {body}\n"
+    (found,) = checked("control", text=text + GPU_CHECK)
+    assert (found["outcome"], found["got"]) == ("pass", {"refused": told})
+
+
+def test_a_control_of_nothing_is_a_failure_and_no_end_of_the_rest() -> None:
+    control, other = checked("control", "other", text="def check_other(expected): return {}\n")
+    assert (control["outcome"], control["got"]) == ("fail", None)
+    assert control["detail"] == "this probe defines no such check"
+    assert other["outcome"] == "pass"
+
+
+def test_a_control_expects_what_the_gpu_check_does_and_says_so_once() -> None:
+    text = "def check_cuda_tensor(expected):\n    raise OSError(str(expected))\n"
+    (found,) = checked("control", text=text + GPU_CHECK, expect={"cuda_tensor": {"device": "cuda"}})
+    assert (found["expected"], found["got"]["refused"]) == ({}, "OSError: {'device': 'cuda'}")
 
 
 def test_a_control_that_returns_another_device_has_not_passed() -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
+import functools
 import math
 import random
 import struct
+from decimal import Decimal, localcontext
 from fractions import Fraction
-from typing import Any
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator.harness import _numbers as numbers
-from curator.harness._driver import DriverError
-from curator.harness._tensor import Operations, compute, expected_numbers, measure
+from curator.harness._tensor import expected_numbers
 
 TYPES = ("fp32", "fp16", "bf16")
 ONE = {"fp32": ("<f", "<I"), "fp16": ("<e", "<H")}
@@ -41,7 +41,7 @@ def test_terms_never_add_up_to_more_than_a_type_holds_exactly(dtype: str) -> Non
     values, (total,) = numbers.total_case(dtype)
     assert sum(map(abs, values)) <= most
     assert total == sum(map(Fraction, values))
-    left, right, product = numbers.matmul_case(dtype)
+    left, right, result = numbers.matmul_case(dtype)
     columns = list(zip(*right, strict=True))
     sums = [[sum(abs(a * b) for a, b in zip(r, c, strict=True)) for c in columns] for r in left]
     assert max(map(max, sums)) <= most
@@ -50,8 +50,34 @@ def test_terms_never_add_up_to_more_than_a_type_holds_exactly(dtype: str) -> Non
         for r in left
         for c in columns
     ]
-    assert product == exact
-    assert max(map(abs, product)) > most / 20, "results are large enough to be wrong by 1 %"
+    assert result == exact
+    assert max(map(abs, result)) > most / 20, "results are large enough to be wrong by 1 %"
+
+
+def test_a_step_never_adds_up_to_more_than_fp32_holds_exactly() -> None:
+    x, w, y, stepped = numbers.gradient_case()
+    rest = [sum(abs(a * b[0]) for a, b in zip(r, w, strict=True)) + 4 for r in x]
+    assert max(abs(value) for (value,) in y) <= 4
+    terms = [sum(abs(r[k]) * q for r, q in zip(x, rest, strict=True)) for k in range(len(w))]
+    # An eighth of a whole number has three more bits.
+    assert 8 * max(map(abs, numbers.flat(w))) + max(terms) <= 2**24
+    assert sum(value * value for value in rest) <= 2**24
+    assert all((8 * value).is_integer() for value in stepped)
+
+
+def summed(values: list[float], dtype: str, seed: int) -> float:
+    """Add numbers in a drawn order, one by one or in pairs, each sum rounded as a type holds it."""
+    order = random.Random(seed)  # noqa: S311 - an order, no secret
+    left = list(values)
+    order.shuffle(left)
+    if seed % 2:
+        return functools.reduce(lambda a, b: rounded(a + b, dtype), left)
+    while len(left) > 1:
+        pairs = order.randint(1, len(left) // 2)
+        ends = left[2 * pairs :]
+        found = [rounded(left[k] + left[k + pairs], dtype) for k in range(pairs)]
+        left = found + ends
+    return left[0]
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -59,31 +85,78 @@ def test_terms_never_add_up_to_more_than_a_type_holds_exactly(dtype: str) -> Non
 @given(st.integers(0, 2**32))
 def test_sums_are_exact_in_any_order(dtype: str, seed: int) -> None:
     values, (total,) = numbers.total_case(dtype)
-    shuffled = [value for value in values if value]
-    random.Random(seed).shuffle(shuffled)  # noqa: S311 - an order, no secret
-    found = 0.0
-    for value in shuffled:
-        found = rounded(found + value, dtype)
-    assert found == total
+    assert summed([value for value in values if value], dtype, seed) == total
 
 
-def test_inputs_are_exact_in_tf32() -> None:
+@pytest.mark.parametrize("dtype", TYPES)
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32))
+def test_products_are_exact_in_any_order(dtype: str, seed: int) -> None:
+    left, right, result = numbers.matmul_case(dtype)
+    place = seed % len(result)
+    i, j = divmod(place, numbers.SIDE)
+    terms = [a * row[j] for a, row in zip(left[i], right, strict=True)]
+    assert [rounded(term, dtype) for term in terms] == terms
+    assert summed(terms, dtype, seed) == result[place]
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_inputs_are_what_a_type_holds(dtype: str) -> None:
+    given_ = [numbers.scale_case(dtype)[0], numbers.total_case(dtype)[0]]
+    given_ += [numbers.flat(list(side)) for side in numbers.matmul_case(dtype)[:2]]
+    if dtype != "bf16":
+        given_ += [numbers.flat(side) for side in numbers.conv_case()[:2]]
+    for values in (*given_, *(expected_numbers(c, dtype)[0] for c in ("scale", "total", "matmul"))):
+        assert [rounded(value, dtype) for value in values] == values
+
+
+def test_factors_are_exact_in_tf32() -> None:
     left, right, _ = numbers.matmul_case("fp32")
     assert max(abs(value) for row in left + right for value in row) < 2**11
+    x, w, y, _ = numbers.gradient_case()
+    factors = numbers.flat(x) + numbers.flat(w)
+    rest = [p[0] - q[0] for p, q in zip(numbers.product(x, w), y, strict=True)]
+    assert max(map(abs, factors + rest)) < 2**11
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_inputs_are_of_both_signs_and_use_their_range(dtype: str) -> None:
+    values, _ = numbers.scale_case(dtype)
+    most = 2 ** (numbers.SIGNIFICAND_BITS[dtype] - 2) - 1
+    assert -most <= min(values) < -0.9 * most
+    assert 0.9 * most < max(values) <= most
+    assert abs(sum(values)) < most * len(values) / 20
+    values, (total,) = numbers.total_case(dtype)
+    assert total, "what adds nothing up is no right answer"
+    assert {value > 0 for value in values if value} == {True, False}
+
+
+def test_exponentials_against_decimal_arithmetic() -> None:
+    values, found = numbers.exp_case()
+    assert (min(values), max(values)) == (-4.0, 4.0)
+    with localcontext(prec=40):
+        for value, near in zip(values, found, strict=True):
+            exact = Decimal(value).exp()
+            assert abs(Decimal(near) - exact) <= exact * Decimal(2) ** -51
 
 
 def test_convolution_and_step_against_exact_arithmetic() -> None:
     (image,), filters, result = numbers.conv_case()
     side = numbers.PIXELS - numbers.TAPS + 1
-    assert len(result) == len(filters) * side * side
-    place = (3, 4, 5)
-    f, i, j = place
-    by_hand = 0.0
-    for c, kernel in enumerate(filters[f]):
-        for u, taps in enumerate(kernel):
-            for v, tap in enumerate(taps):
-                by_hand += image[c][i + u][j + v] * tap
-    assert result[(f * side + i) * side + j] == by_hand
+    # The other way round: each pixel is added to every result that it is part of.
+    exact = [Fraction(0)] * (len(filters) * side * side)
+    pixels = range(numbers.PIXELS)
+    for f, c, row, column in product(range(len(filters)), range(len(image)), pixels, pixels):
+        for u, v in product(range(numbers.TAPS), repeat=2):
+            i, j = row - u, column - v
+            if 0 <= i < side and 0 <= j < side:
+                exact[(f * side + i) * side + j] += Fraction(image[c][row][column]) * Fraction(
+                    filters[f][c][u][v]
+                )
+    assert result == exact
+    terms = numbers.CHANNELS * numbers.TAPS**2
+    assert terms * 2 * 2 == 144, "as the module says"
+    assert max(map(abs, result)) > 144 / 4
     x, w, y, stepped = numbers.gradient_case()
     rest = [
         sum(a * b[0] for a, b in zip(row, w, strict=True)) - q
@@ -102,6 +175,43 @@ def test_memory_is_read_as_its_type(dtype: str) -> None:
     else:
         data = b"".join(struct.pack(ONE[dtype][0], value) for value in values)
     assert numbers.decoded(data, dtype) == values
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_every_number_of_two_bytes_is_read(dtype: str) -> None:
+    bits = range(2**16)
+    found = numbers.decoded(struct.pack("<65536H", *bits), dtype)
+    # Sign, exponent and fraction, as IEEE 754 has them; bf16 is the upper half of an fp32.
+    wide, bias = (5, 15) if dtype == "fp16" else (8, 127)
+    fraction = 15 - wide
+    for one, value in zip(bits, found, strict=True):
+        sign = -1.0 if one >> 15 else 1.0
+        exponent, rest = one >> fraction & 2**wide - 1, one & 2**fraction - 1
+        if exponent == 2**wide - 1:
+            assert math.isnan(value) if rest else value == sign * math.inf
+        else:
+            normal = 2**fraction if exponent else 0
+            right = sign * math.ldexp(rest + normal, max(exponent, 1) - bias - fraction)
+            assert (value, math.copysign(1, value)) == (right, sign)
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False), max_size=20))
+def test_numbers_of_four_bytes_are_read(values: list[float]) -> None:
+    assert numbers.decoded(struct.pack(f"<{len(values)}f", *values), "fp32") == values
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("case", ["scale", "total", "matmul"])
+def test_one_unit_in_the_last_place_is_found(case: str, dtype: str) -> None:
+    right, bound, relative = expected_numbers(case, dtype)
+    for place in {0, len(right) // 2, len(right) - 1}:
+        for way in (1, -1):
+            exponent = math.frexp(right[place])[1] - numbers.SIGNIFICAND_BITS[dtype]
+            got = list(right)
+            got[place] += way * math.ldexp(1.0, exponent)
+            assert rounded(got[place], dtype) == got[place] != right[place]
+            with pytest.raises(AssertionError, match=f"number {place} is "):
+                numbers.compare(case, got, right, bound, relative=relative)
 
 
 @pytest.mark.parametrize(
@@ -128,130 +238,3 @@ def test_bounds_let_rounding_through_and_nothing_else() -> None:
     right, bound, relative = expected_numbers("conv", "fp16")
     with pytest.raises(AssertionError):
         numbers.compare("conv", [v * 1.01 for v in right], right, bound, relative=relative)
-
-
-class Memory:
-    """A driver whose GPU's memory is this process's."""
-
-    missing = ""
-
-    def __init__(self, *, grows: bool = True) -> None:
-        self.blocks: dict[int, Any] = {}
-        self.grows = grows
-
-    def put(self, values: list[float], dtype: str) -> Any:
-        if dtype == "bf16":
-            data = b"".join(struct.pack("<f", rounded(value, dtype))[2:] for value in values)
-        else:
-            data = struct.pack(f"<{len(values)}{ONE[dtype][0][1]}", *values)
-        block = ctypes.create_string_buffer(data, len(data))
-        self.blocks[ctypes.addressof(block)] = block
-        return block
-
-    def memory_used(self) -> int:
-        return sum(map(len, self.blocks.values())) + 2**27 * bool(self.blocks) if self.grows else 0
-
-    def read(self, pointer: int, size: int) -> bytes:
-        if pointer not in self.blocks:
-            raise DriverError("the result is not in a GPU's memory")
-        found: bytes = self.blocks[pointer].raw[:size]
-        return found
-
-    def facts(self) -> dict[str, Any]:
-        return {"gpu": {}, "cuda": "13.0", "driver": "580.95.05"}
-
-
-class Plain(Operations):
-    """Operations in plain Python; one of them can be made wrong."""
-
-    dtypes = TYPES
-    deep = True
-
-    def __init__(self, memory: Memory, wrong: str = "", ms: float = 1.0) -> None:
-        self.memory, self.wrong, self.ms = memory, wrong, ms
-
-    def put(self, numbers_: list[Any], dtype: str) -> Any:
-        return numbers_, dtype
-
-    def random(self, shape: tuple[int, ...], dtype: str) -> Any:
-        assert shape
-        return self.memory.put([1.0], dtype)
-
-    def _result(self, case: str, dtype: str) -> Any:
-        right = list(expected_numbers(case, dtype)[0])
-        if self.wrong == f"{case} {dtype}":
-            right[-1] += max(1.0, abs(right[-1]) / 50)
-        if self.wrong == f"elsewhere {case}":
-            return ctypes.create_string_buffer(4 * len(right))
-        return self.memory.put(right, dtype)
-
-    def scale(self, x: Any) -> Any:
-        return self._result("scale", x[1])
-
-    def exp(self, x: Any) -> Any:
-        return self._result("exp", x[1])
-
-    def total(self, x: Any) -> Any:
-        return self._result("total", x[1])
-
-    def matmul(self, a: Any, b: Any) -> Any:
-        assert b is not None
-        return self._result("matmul", a[1]) if isinstance(a, tuple) else None
-
-    def conv(self, image: Any, filters: Any) -> Any:
-        assert filters
-        return self._result("conv", image[1])
-
-    def step(self, x: Any, w: Any, y: Any) -> Any:
-        assert w
-        assert y
-        return self._result("step", x[1])
-
-    def copy(self, x: Any) -> Any:
-        return x
-
-    def address(self, array: Any) -> int:
-        return ctypes.addressof(array)
-
-    def timed(self, function: Any) -> float:
-        function()
-        return self.ms
-
-
-CASES = [f"{case} {dtype}" for dtype in TYPES for case in ("scale", "total", "matmul")]
-CASES += ["exp fp32", "conv fp32", "conv fp16", "step fp32"]
-
-
-def computed(memory: Memory, **options: Any) -> dict[str, Any]:
-    return compute(memory, lambda: Plain(memory, **options))  # type: ignore[arg-type]
-
-
-def test_everything_that_is_right_passes() -> None:
-    found = computed(Memory())
-    assert sorted(found["differences"]) == sorted(CASES)
-    assert found["device"] == "cuda"
-    assert found["bounds"]["matmul bf16"] == "0"
-    assert found["bounds"]["exp fp32"] == f"{2**-18:.3g} of the value"
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_each_wrong_operation_is_named(case: str) -> None:
-    with pytest.raises(AssertionError, match=f"{case}: number"):
-        computed(Memory(), wrong=case)
-
-
-def test_results_elsewhere_and_a_gpu_that_did_nothing_are_refused() -> None:
-    with pytest.raises(DriverError, match="not in a GPU's memory"):
-        computed(Memory(), wrong="elsewhere matmul")
-    with pytest.raises(AssertionError, match="memory grew by 0 bytes"):
-        computed(Memory(grows=False))
-    for ms in (0.0, -1.0, math.nan):
-        with pytest.raises(AssertionError, match="for a matrix product"):
-            computed(Memory(), ms=ms)
-
-
-def test_rates_are_whole_numbers() -> None:
-    memory = Memory()
-    found = measure(memory, lambda: Plain(memory, ms=2.0))  # type: ignore[arg-type]
-    assert found["matmul_fp32_gflops"] == int(2 * 4096**3 / 2e-3 / 1e9)
-    assert found["copy_mb_s"] == int(2 * 256 * 2**20 / 2e-3 / 1e6)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from curator import matrix, policy
-from curator.errors import InputError, IntegrityError
+from curator.errors import InputError
 from curator.oci import canonical_json, sha256
 from curator.smoke import (
     MAX_PROGRAM_BYTES,
@@ -276,15 +274,106 @@ def test_a_bad_host_is_blamed_for_failures_alone() -> None:
     assert policy.gates(failing).channel == "candidate"
 
 
-def test_a_report_is_read_back_as_it_was_written() -> None:
-    for found in (report(probe(), passed(), H200), report(probe(), ended("", code=None))):
-        assert SmokeReport.parse(found.data, "r").data == found.data
+@pytest.mark.parametrize(
+    "gpu", [{"uuid": ["GPU-1"]}, {"uuid": {}}, {"uuid": None}, {}, [], "GPU-1", 1, True]
+)
+def test_what_names_no_gpu_computed_on_none(gpu: object) -> None:
+    found = report(probe(), replace(passed(gpu=gpu), gpus=("GPU-1",)), H200)
+    assert (found.contents, found.gpu) == ("pass", "fail")
+    assert found.tested_gpu == H200.gpus[0]
+    assert SmokeReport.parse(found.data, "r") == found
 
 
-@given(st.data())
-def test_damaged_reports_end_in_one_error(data: st.DataObject) -> None:
-    text = bytearray(report(probe(), passed(), H200).data)
-    for _ in range(data.draw(st.integers(1, 4))):
-        text[data.draw(st.integers(0, len(text) - 1))] = data.draw(st.integers(0, 255))
-    with contextlib.suppress(IntegrityError):
-        assert SmokeReport.parse(bytes(text), "r").data == bytes(text)
+def told(**changes: object) -> ProbeRun:
+    """Return a run that reports one check, in an odd way."""
+    check = {"name": "framework", "outcome": "pass", "expected": {}, "got": {}, "detail": ""}
+    checks = [{**check, "ms": 1, **changes}]
+    return ended(f"{NONCE} {json.dumps({'checks': checks})}\n")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"expected": [[1, 2], ["a", 3]]},
+        {"expected": None},
+        {"detail": 5},
+        {"ms": "1"},
+        {"ms": True},
+        {"ms": float("inf")},
+        {"got": "\ud800"},
+        {"outcome": ["pass"]},
+        {"outcome": "bad-host"},
+    ],
+)
+def test_a_check_that_is_told_in_another_form_has_failed(changes: dict[str, object]) -> None:
+    found = report(probe(), told(**changes))
+    assert found.checks[0].outcome is Outcome.FAIL
+    assert SmokeReport.parse(found.data, "r") == found
+
+
+def test_nothing_that_is_nested_is_too_deep_for_a_document() -> None:
+    for levels in (*range(1, 60), *range(900, 1000, 7), 5000):
+        text = LINE.format(nonce=NONCE, outcome="pass", got="[" * levels + "]" * levels)
+        found = report(probe(), ended(text))
+        assert found.checks[0].outcome is (Outcome.PASS if levels <= 32 else Outcome.FAIL), levels
+        assert SmokeReport.parse(found.data, "r") == found
+
+
+def test_an_image_does_not_say_that_a_check_was_not_run() -> None:
+    found = report(probe(), told(outcome="not-run", detail="no time"))
+    assert found.checks[0].outcome is Outcome.FAIL
+    assert found.checks[0].detail == "not run, though it could be: no time"
+    skipped = told(name="cuda_tensor", outcome="not-run", detail=NO_GPU)
+    assert report(probe(), skipped, H200).gpu == "not-run"
+    assert report(probe(), replace(skipped, gpus=("GPU-1",)), H200).gpu == "fail"
+
+
+def test_why_a_program_did_not_start_is_printable() -> None:
+    found = report(probe(), replace(ended(""), failure="pull:\t\x1b[31mdenied"), H200)
+    assert found.checks[0].detail == "pull:\ufffd\ufffd[31mdenied"
+    assert SmokeReport.parse(found.data, "r") == found
+
+
+@pytest.mark.parametrize(
+    ("tensor", "fault", "contents"),
+    [
+        (RIGHT, "passed with every GPU hidden: such a probe proves nothing", "fail"),
+        ("raise NameError('torhc')", "", "fail"),
+        ("raise RuntimeError('no GPU')", "", "pass"),
+        ("return {'device': 'cpu'}", "", "pass"),
+    ],
+)
+def test_a_probe_that_needs_no_gpu_is_at_fault(tensor: str, fault: str, contents: str) -> None:
+    made = replace(probe(tensor=tensor), checks=("framework", "control", "cuda_tensor"))
+    found = report(made, really(made))
+    assert (found.fault, found.contents, found.gpu) == (fault, contents, "not-run")
+
+
+def test_cells_of_a_framework_share_its_text(farm_tree: matrix.Tree) -> None:
+    found = matrix.load(farm_tree)
+    probes = Probes(farm_tree)
+    cells = (*found.cells, *found.cells)
+    made = [probes.assemble(cell, found.locks[cell.id]) for cell in cells]
+    frameworks = {cell.framework for cell in found.cells}
+    assert len({id(one.text) for one in made}) == len(frameworks) < len(made)
+    assert len({one.key for one in made}) == len({one.program for one in made})
+    assert max(len(one.promises) for one in made) < 10_000
+
+
+def test_ten_thousand_cells_take_little_memory() -> None:
+    tree = tiny_tree()
+    found = matrix.load(tree)
+    cell = found.cells[0]
+    probes, lock = Probes(tree), found.locks[cell.id]
+    probes.assemble(cell, lock)
+    tracemalloc.start()
+    try:
+        kept = [
+            probes.assemble(replace(cell, version=f"1.{number}"), lock) for number in range(10_000)
+        ]
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len({one.key for one in kept}) == 10_000
+    # The text alone, once for each cell, would be 600 MB.
+    assert used < 20 * 2**20
