@@ -9,6 +9,7 @@ from curator.coverage import coverage, image_of
 from curator.index import Coverage, Driver, Entry, Sm, Stack, Status, SuiteResult, entry_id
 from curator.oci import canonical_json
 from curator.plan import lock_digest
+from curator.smoke import printable
 
 if TYPE_CHECKING:
     from curator.farm._values import Destination
@@ -32,7 +33,8 @@ def _difference(check: Check) -> str:
     if not isinstance(check.got, dict):
         return ""
     wrong = {name: want for name, want in check.expected.items() if check.got.get(name) != want}
-    return ", ".join(f"{name} is {check.got.get(name)}, not {want}" for name, want in wrong.items())
+    told = ", ".join(f"{name} is {check.got.get(name)}, not {want}" for name, want in wrong.items())
+    return printable(told)
 
 
 def entry_of(  # noqa: PLR0913 - what an entry is made from

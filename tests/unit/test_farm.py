@@ -1,4 +1,4 @@
-"""What a run asks of the disk before it begins."""
+"""What a run asks of the disk before it begins, and what it passes on of an image's words."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import pytest
 
 from curator.errors import TemporaryError
 from curator.farm._bases import directory, sweep
+from curator.farm._entry import _difference
+from curator.smoke import Check, Outcome
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,3 +30,16 @@ def test_what_killed_runs_left_is_swept(tmp_path: Path) -> None:
         (folder / "cell.x").mkdir(parents=True)
     sweep(tmp_path / "2")
     assert (dead.exists(), alive.exists()) == (False, True)
+
+
+def test_what_an_image_says_cannot_speak_to_a_terminal() -> None:
+    check = Check(
+        name="framework",
+        outcome=Outcome.FAIL,
+        expected={"version": "1.0"},
+        got={"version": "\x1b[31mred"},
+        detail="differs in version",
+        ms=1,
+    )
+    told = _difference(check)
+    assert told == "version is \N{REPLACEMENT CHARACTER}[31mred, not 1.0"
