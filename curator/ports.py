@@ -16,7 +16,8 @@ from curator.errors import Diagnostic, InputError
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from curator.oci import Descriptor, Digest, Manifest, Platform, Reference
@@ -108,6 +109,28 @@ class Registry(Protocol):
         """Point a tag of the same repository at `source`'s digest by a PUT of the same bytes."""
         ...
 
+    def put(
+        self,
+        repository: Reference,
+        manifest: Manifest,
+        blobs: Sequence[bytes] = (),
+        tag: str | None = None,
+    ) -> Digest:
+        """Upload small blobs and the manifest that names them, by its digest or under a tag."""
+        ...
+
+    def tags(self, repository: Reference) -> tuple[str, ...]:
+        """Return a repository's tags, sorted; none if there is no such repository."""
+        ...
+
+    def blob(self, repository: Reference, descriptor: Descriptor) -> bytes:
+        """Return a small blob, checked against its digest."""
+        ...
+
+    def has(self, repository: Reference, descriptor: Descriptor) -> bool:
+        """Say whether a repository has a blob (one HEAD)."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blob:
@@ -142,6 +165,13 @@ class Store(Protocol):
 
     def list(self, prefix: str) -> tuple[str, ...]:
         """Return the paths that start with `prefix`, sorted."""
+        ...
+
+    def turn(self, name: str) -> AbstractContextManager[None]:
+        """Wait for a turn among this store's writers, for a while and where it can give one.
+
+        It keeps writers from racing in vain; nothing may rest on having it.
+        """
         ...
 
 

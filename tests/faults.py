@@ -49,11 +49,16 @@ class Kind(StrEnum):
     CORRUPT = "corrupt"  # the first byte of the answer's body is another one
     LIE = "lie"  # `headers` replace those of the answer
     NO_MOUNT = "no-mount"  # a registry that does not mount: it opens a plain upload instead
+    HOLD = "hold"  # the connection breaks within the request's body, the registry saw none of it
+    TEAR = "tear"  # as `HOLD`, and the registry saw half of the body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing that goes wrong; `delay_s` goes before it, `repeat` multiplies `body`."""
+    """One thing that goes wrong; `delay_s` goes before it, `repeat` multiplies `body`.
+
+    `pause_s` goes after each of its repetitions.
+    """
 
     kind: Kind
     status: int = 200
@@ -61,6 +66,7 @@ class Fault:
     body: bytes = b""
     repeat: int = 1
     delay_s: float = 0.0
+    pause_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +231,11 @@ class FaultProxy:
         host, port, *_ = self._server.server_address
         return f"{host!s}:{port}"
 
+    @property
+    def connections(self) -> int:
+        """How many connections were ever made to it."""
+        return self._server.connections
+
     def through(self, reference: Reference) -> Reference:
         """Return the same image, seen through this proxy."""
         return replace(reference, registry=self.address)
@@ -275,12 +286,14 @@ class FaultProxy:
             self._forward(handler, exchange, body, Fault(kind=Kind.LIE))
             return
         time.sleep(fault.delay_s)
-        if fault.kind is Kind.RESET_BEFORE:
+        if fault.kind in {Kind.RESET_BEFORE, Kind.HOLD}:
+            if fault.kind is Kind.HOLD:
+                body.beginning()
             handler.reset()
         elif fault.kind is Kind.ANSWER:
             body.drain()
             exchange.status = fault.status
-            chunks = itertools.repeat(fault.body, fault.repeat)
+            chunks = _repeated(fault)
             headers = {"Content-Length": str(len(fault.body) * fault.repeat), **fault.headers}
             handler.reply(fault.status, headers.items(), exchange.counting(chunks))
         else:
@@ -293,6 +306,10 @@ class FaultProxy:
             send_head(
                 connection, handler, _unmounted(path) if fault.kind is Kind.NO_MOUNT else path
             )
+            if fault.kind is Kind.TEAR:
+                connection.send(body.beginning())
+                handler.reset()
+                return
             for chunk in body:
                 connection.send(chunk)
             response = connection.getresponse()
@@ -310,6 +327,12 @@ class FaultProxy:
             handler.reply(response.status, headers, exchange.counting(chunks))
             if fault.kind is Kind.TRUNCATE:
                 handler.reset()
+
+
+def _repeated(fault: Fault) -> Iterator[bytes]:
+    for _ in range(fault.repeat):
+        yield fault.body
+        time.sleep(fault.pause_s)
 
 
 def _headers(response: http.client.HTTPResponse, fault: Fault) -> Iterator[tuple[str, str]]:

@@ -5,14 +5,23 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
+import ssl
 import struct
 import sys
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 if TYPE_CHECKING:
     import http.client
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
 CHUNK = 64 * 1024
 
@@ -22,6 +31,12 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
     request_queue_size = 128
+    connections = 0
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Count connections."""
+        self.connections += 1
+        return super().get_request()
 
     def handle_error(self, *connection: Any) -> None:
         """Tell what went wrong, unless a client just went away."""
@@ -33,6 +48,7 @@ class Handler(BaseHTTPRequestHandler):
     """One connection: `serve` answers each of its requests."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes: 40 ms between them otherwise
     # Docker tries TLS first, and knows by a status line that it is not spoken here.
     default_request_version = "HTTP/1.0"
 
@@ -44,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(self)
 
     # http.server looks these names up.
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_CONNECT = _serve  # noqa: N815
 
     def log_message(self, *_arguments: object) -> None:
         """Say nothing: the exchanges are the record."""
@@ -92,6 +108,14 @@ class Body:
             pass
         return beginning
 
+    def beginning(self) -> bytes:
+        """Read half of a sized body, and leave the rest."""
+        half = self._left // 2
+        data = self._file.read(half)
+        self._left -= len(data)
+        self.count += len(data)
+        return data
+
     def _plain(self) -> Iterator[bytes]:
         while self._left:
             chunk = self._file.read(min(CHUNK, self._left))
@@ -117,3 +141,31 @@ def send_head(connection: http.client.HTTPConnection, handler: Handler, path: st
         if name.lower() != "connection":
             connection.putheader(name, value)
     connection.endheaders()
+
+
+def identity(address: str, directory: Path) -> tuple[ssl.SSLContext, Path]:
+    """Make a certificate for an address; return what a server needs and what a client trusts."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=2))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    certificate, private = directory / "certificate.pem", directory / "key.pem"
+    certificate.write_bytes(made.public_bytes(pem))
+    private.write_bytes(key.private_bytes(pem, form, serialization.NoEncryption()))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, private)
+    return context, certificate

@@ -180,44 +180,6 @@ def test_tag_moves_and_the_old_image_stays(
     assert registry.resolve(target.with_digest(old.digest)) == old.image.descriptor
 
 
-def promote(
-    registry: HttpRegistry, proxy: FaultProxy, place: Place, layout: Layout
-) -> tuple[int, int]:
-    """Promote across repositories of one registry; return requests, and bytes of bodies."""
-    staged = proxy.through(place.repository("staging/x").with_tag("key"))
-    registry.push(layout.path, staged)
-    target = proxy.through(place.repository("x"))
-    proxy.forget()
-    registry.copy(staged.with_digest(layout.digest), target)
-    registry.tag(target.with_digest(layout.digest), "1.0")
-    assert_whole(place.repository("x"), layout)
-    return len(proxy.exchanges), bodies(proxy)
-
-
-def test_promotion_of_an_image_of_five_blobs_takes_at_most_14_requests(
-    registry: HttpRegistry, place: Place, tmp_path: Path, proxy: FaultProxy
-) -> None:
-    layout = layouts.image(tmp_path / "image", [os.urandom(MIB // 4) for _ in range(4)])
-    assert len(layout.blobs) == 5
-    requests, size = promote(registry, proxy, place, layout)
-    # 4 reads, 5 mounts, 3 manifests by digest, the tag, a look at it: what it takes to commit by
-    # digest before it tags.
-    assert requests <= 14, proxy.asked
-    assert size < 10_000
-
-
-def test_promotion_of_an_attested_image_of_five_blobs_takes_at_most_14_requests(
-    registry: HttpRegistry, place: Place, tmp_path: Path, proxy: FaultProxy
-) -> None:
-    layout = layouts.attested(tmp_path / "image", [os.urandom(MIB // 4) for _ in range(2)])
-    assert len(layout.blobs) == 5
-    requests, size = promote(registry, proxy, place, layout)
-    assert size < 15_000
-    # 4 reads, 5 mounts, 3 manifests by digest, the tag, a look at it: what it takes to commit by
-    # digest before it tags.
-    assert requests <= 14, proxy.asked
-
-
 def test_a_registry_that_does_not_mount_gets_the_blobs_and_no_open_upload(
     registry: HttpRegistry, place: Place, layout: Layout, proxy: FaultProxy
 ) -> None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-import shutil
 import socket
-import ssl
-import subprocess
 import threading
 import time
 import tracemalloc
@@ -22,12 +19,13 @@ from curator.registry import HttpRegistry
 from tests import layouts
 from tests.faults import Fault, FaultProxy, Kind, always, answer
 from tests.tokens import basic
+from tests.wire import identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from tests.faults import Plan
+    from tests.faults import Plan, Request
 
 
 MIB = 1024 * 1024
@@ -221,14 +219,27 @@ def test_tags_come_page_by_page(registry: HttpRegistry, liar: FaultProxy) -> Non
     assert registry.tags(Reference(registry=liar.address, repository="x")) == ("a", "b", "c")
 
 
-@pytest.mark.parametrize("link", [f"<{OTHER_HOST}>", "<http://[>", "</v2/x/tags/list>", "<>"])
-def test_pages_that_loop_or_lead_elsewhere_end(
+@pytest.mark.parametrize(
+    "link", [f"<{OTHER_HOST}>", "<http://[>", "</v2/x/tags/list>", "<>", "</v2/y/tags/list?n=1>"]
+)
+def test_pages_that_loop_or_lead_elsewhere_are_refused(
     link: str, registry: HttpRegistry, liar: FaultProxy
 ) -> None:
     liar.plan = always(text({"name": "x", "tags": ["a"]}, {"Link": f'{link}; rel="next"'}))
-    there = Reference(registry=liar.address, repository="x")
-    assert escapes(lambda: registry.tags(there)) is None
-    assert len(liar.exchanges) < 2000
+    with pytest.raises(IntegrityError):
+        registry.tags(Reference(registry=liar.address, repository="x"))
+    assert len(liar.exchanges) == 1
+
+
+def test_pages_without_an_end_are_refused(registry: HttpRegistry, liar: FaultProxy) -> None:
+    def page(request: Request) -> Fault:
+        following = f'</v2/x/tags/list?last={request.number}>; rel="next"'
+        return text({"name": "x", "tags": ["a"]}, {"Link": following})
+
+    liar.plan = page
+    with pytest.raises(IntegrityError, match="1000 pages"):
+        registry.tags(Reference(registry=liar.address, repository="x"))
+    assert len(liar.exchanges) == 1000
 
 
 # Who may see what
@@ -287,16 +298,7 @@ def test_only_loopback_is_spoken_to_without_tls(own_address: str, tmp_path: Path
 def test_the_certificate_must_be_of_an_authority_that_ssl_cert_file_names(
     own_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("no openssl to make a certificate with")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    command += ["-nodes", "-days", "2", "-subj", "/CN=test", "-keyout", str(key)]
-    command += ["-addext", f"subjectAltName=IP:{own_address}", "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate, key)
+    tls, certificate = identity(own_address, tmp_path)
     with FaultProxy(plan=always(answer(404)), host=own_address, tls=tls) as server:
         there = Reference(registry=server.address, repository="x", tag="one")
         with pytest.raises(CuratorError, match=r"(?i)certificate"):
