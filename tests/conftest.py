@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from curator.matrix import Base, Tree
     from curator.ports import EngineAddress
+    from tests.azurite import Azurite
 
 ROOT = Path(__file__).parent.parent
 PLATFORM = machines.PLATFORM
@@ -59,6 +60,17 @@ def registry_address(
     tools = cache / "engine" / "tools"
     yield provision.start_registry(root, tools, port=_processes.free_port())
     provision.stop_registry(root)
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def azurite(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """An emulated Azure account of the session's own."""
+    from tests.azurite import Azurite  # noqa: PLC0415 - half a second
+
+    root = tmp_path_factory.mktemp("azurite")
+    yield Azurite(connection=provision.start_azurite(cache, root))
+    provision.stop_azurite(root)
     shutil.rmtree(root, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""Verbs about the engine and registry of this machine."""
+"""Verbs about the engine, registry and emulated cloud of this machine."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ def engine() -> None:
 
 
 @engine.command()
+@click.option("--azurite", is_flag=True, help="Start an emulated Azure account for a store, too.")
 @verb
-def up(console: Console) -> None:
+def up(console: Console, *, azurite: bool) -> None:
     """Use the system's engine if one answers, else start a private one; start a registry."""
     from curator import provision  # noqa: PLC0415
 
     console.say("looking for an engine; a private one takes about half a minute to install")
-    _show(console, provision.up(cache_directory(os.environ)))
+    _show(console, provision.up(cache_directory(os.environ), azurite=azurite))
 
 
 @engine.command()
-@click.option("--purge", is_flag=True, help="Remove images, registry and downloads as well.")
+@click.option(
+    "--purge", is_flag=True, help="Remove images, registry, stored blobs and downloads as well."
+)
 @verb
 def down(console: Console, *, purge: bool) -> None:
-    """Stop the private engine and registry; a system's engine is left alone."""
+    """Stop the private engine, registry and Azurite; a system's engine is left alone."""
     from curator import provision  # noqa: PLC0415
 
     _show(console, provision.down(cache_directory(os.environ), purge=purge))
@@ -42,7 +45,7 @@ def down(console: Console, *, purge: bool) -> None:
 @engine.command()
 @verb
 def status(console: Console) -> None:
-    """Say which engine and registry would be used."""
+    """Say which engine, registry and Azurite would be used."""
     from curator import provision  # noqa: PLC0415
 
     _show(console, provision.status(cache_directory(os.environ)))

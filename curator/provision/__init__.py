@@ -1,4 +1,4 @@
-"""What a machine without Docker or a registry needs: a private engine, a registry, bases.
+"""What a machine without Docker, a registry or a cloud needs: private ones, and bases.
 
 - A system's engine is used if one answers; nothing on the system is ever changed.
 - Everything private lives in one cache directory: programs unpacked from Debian packages, data,
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from curator.errors import HostError
 from curator.ports import EngineAddress
-from curator.provision import _apt, _processes
+from curator.provision import _apt, _azurite, _processes, _registry
 from curator.provision._base import make_base as _make_base
 
 if TYPE_CHECKING:
@@ -32,7 +32,17 @@ if TYPE_CHECKING:
     from curator.matrix import Base
     from curator.oci import Platform
 
-__all__ = ["Status", "down", "make_base", "start_registry", "status", "stop_registry", "up"]
+__all__ = [
+    "Status",
+    "down",
+    "make_base",
+    "start_azurite",
+    "start_registry",
+    "status",
+    "stop_azurite",
+    "stop_registry",
+    "up",
+]
 
 # Debian 13's engine runs on Debian 12 as it is; its runc does not, so that is the host's own.
 ENGINE_SUITE = "trixie"
@@ -40,17 +50,22 @@ ENGINE_PACKAGES = ("docker.io", "docker-cli", "docker-buildx", "containerd", "ti
 TOOL_PACKAGES = ("docker-registry", "mmdebstrap")
 PERL_MODULES = ("English", "Math::BigInt", "Term::ANSIColor", "Digest::SHA", "Time::HiRes")
 BUILD_CACHE = "20GB"
+AZURITE_STORE = "azure:curator"
 ANSWER_S = 10.0
 SOCKET_LIMIT = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What is there: the engine that would be used, and the embedded registry's `host:port`."""
+    """What is there: the engine that would be used, and the embedded registry's `host:port`.
+
+    `azurite` is the connection string of the emulated Azure account.
+    """
 
     engine: EngineAddress | None
     registry: str | None
     state: Path
+    azurite: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the status for people and machines."""
@@ -59,6 +74,8 @@ class Status:
             "engine": engine and {"kind": engine.kind, "host": engine.host or "default"},
             "docker": " ".join(engine.command) if engine else None,
             "registry": self.registry,
+            "azurite": self.azurite
+            and {"AZURE_STORAGE_CONNECTION_STRING": self.azurite, "--store": AZURITE_STORE},
             "state": str(self.state),
         }
 
@@ -103,6 +120,10 @@ class _Layout:
         return self.cache / "registry"
 
     @property
+    def azurite(self) -> Path:
+        return self.cache / "azurite"
+
+    @property
     def address(self) -> EngineAddress:
         return EngineAddress(
             docker=str(self.prefix / "usr/bin/docker"),
@@ -115,11 +136,16 @@ class _Layout:
 def status(cache: Path) -> Status:
     """Return what would be used now; starts nothing."""
     layout = _Layout(cache.resolve())
-    return Status(engine=_engine(layout), registry=_registry(layout), state=cache)
+    return Status(
+        engine=_engine(layout),
+        registry=_registry.running(layout.registry),
+        azurite=_azurite.running(layout.azurite),
+        state=cache,
+    )
 
 
-def up(cache: Path) -> Status:
-    """Make an engine and a registry answer.
+def up(cache: Path, *, azurite: bool = False) -> Status:
+    """Make an engine and a registry answer; with `azurite`, an emulated Azure account too.
 
     Raises:
         HostError: this machine cannot have them; the message says what to install.
@@ -129,9 +155,11 @@ def up(cache: Path) -> Status:
     with _locked(cache):
         if _engine(layout) is None:
             _wait_for_engine(layout, _processes.find(layout.config) or _start_engine(layout))
-        if _registry(layout) is None:
+        if _registry.running(layout.registry) is None:
             _install_tools(layout)
-            start_registry(layout.registry, layout.tools, port=_port(layout.registry))
+            start_registry(layout.registry, layout.tools, port=_registry.kept_port(layout.registry))
+    if azurite:
+        start_azurite(cache)
     return status(cache)
 
 
@@ -144,11 +172,12 @@ def down(cache: Path, *, purge: bool = False) -> Status:
     layout = _Layout(cache.resolve())
     with _locked(cache):
         stop_registry(layout.registry)
+        stop_azurite(layout.azurite)
         _processes.stop(layout.config)
         _processes.kill_users(layout.run)
         _unmount(layout)
         if purge:
-            for path in (layout.engine, layout.registry, layout.run):
+            for path in (layout.engine, layout.registry, layout.azurite, layout.run):
                 shutil.rmtree(path, ignore_errors=True)
     with contextlib.suppress(HostError):  # the system's engine is no matter of `down`
         return status(cache)
@@ -333,44 +362,32 @@ def _mounts() -> list[str]:
 
 def start_registry(root: Path, tools: Path, *, port: int) -> str:
     """Start a registry over a directory on a loopback port and return its `host:port`."""
-    root = root.resolve()
-    root.mkdir(parents=True, exist_ok=True)
-    if _processes.listens(port):
-        raise HostError(f"the registry's port {port} is taken: address already in use")
-    config = {
-        "version": "0.1",
-        "log": {"level": "warn", "accesslog": {"disabled": True}},
-        "storage": {
-            "filesystem": {"rootdirectory": str(root / "data")},
-            "delete": {"enabled": True},
-        },
-        "http": {"addr": f"127.0.0.1:{port}"},
-    }
-    (root / "config.json").write_text(json.dumps(config, indent=1))
-    (root / "port").write_text(str(port))
-    log = root / "registry.log"
-    command = [str(tools / "usr/bin/docker-registry"), "serve", str(root / "config.json")]
-    environment = {"PATH": "/usr/bin:/bin", "OTEL_TRACES_EXPORTER": "none"}
-    daemon = _processes.start(command, log=log, environment=environment)
-    _processes.wait_until(lambda: _processes.listens(port), daemon, log, what="the registry")
-    return f"127.0.0.1:{port}"
+    return _registry.start(root.resolve(), tools, port=port)
 
 
 def stop_registry(root: Path) -> None:
     """Stop the registry over a directory, if it runs."""
-    _processes.stop(root.resolve() / "config.json")
+    _registry.stop(root.resolve())
 
 
-def _port(root: Path) -> int:
-    """Return the port that the registry had before, so that references stay valid."""
-    with contextlib.suppress(OSError, ValueError):
-        port = int((root / "port").read_text())
-        if not _processes.listens(port):
-            return port
-    return _processes.free_port()
+def start_azurite(cache: Path, root: Path | None = None) -> str:
+    """Make an Azurite answer, and return its connection string.
+
+    Its program comes from `cache`; its data lies in `root`, there as well if None.
+
+    Raises:
+        HostError: this machine has no node or no npm.
+        TemporaryError: npm did not get it.
+    """
+    directory = _Layout(cache.resolve()).azurite
+    root = root.resolve() if root else directory
+    with _locked(cache):
+        found = _azurite.running(root)
+        return found or _azurite.start(
+            root, _azurite.install(directory), port=_registry.kept_port(root)
+        )
 
 
-def _registry(layout: _Layout) -> str | None:
-    if _processes.find(layout.registry / "config.json") is None:
-        return None
-    return f"127.0.0.1:{(layout.registry / 'port').read_text().strip()}"
+def stop_azurite(root: Path) -> None:
+    """Stop the Azurite over a directory, if it runs."""
+    _azurite.stop(root.resolve())

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 LOCK_TIMEOUT_S: Final = 60.0
+TURN_S: Final = 20.0
 LEFTOVER_AGE_S: Final = 3600.0
 
 _PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
@@ -133,6 +134,15 @@ class DirectoryStore:
         return tuple(path for path in found if path.startswith(prefix))
 
     @contextmanager
+    def turn(self, name: str) -> Iterator[None]:
+        """Wait for a turn among this store's writers; after `TURN_S` go on without one."""
+        if not self._root.is_dir():
+            yield
+            return
+        with self._held(f"{_LOCK}-{name}", TURN_S):
+            yield
+
+    @contextmanager
     def _opened(self, directory: str) -> Iterator[int]:
         """Give a descriptor of a directory of the store; no component may be a link."""
         where = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -163,17 +173,28 @@ class DirectoryStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the store's one lock; the kernel releases it when its holder dies."""
-        lock = os.open(self._root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            deadline = time.monotonic() + LOCK_TIMEOUT_S
-            while not _try_lock(lock):
-                if time.monotonic() > deadline:
-                    raise TemporaryError(
-                        f"{self._root} has been locked by another process for {LOCK_TIMEOUT_S:g} s"
-                    )
-                time.sleep(0.001 + secrets.randbelow(4000) / 1e6)
+        with self._held(_LOCK, LOCK_TIMEOUT_S) as held:
+            if not held:
+                raise TemporaryError(
+                    f"{self._root} has been locked by another process for {LOCK_TIMEOUT_S:g} s"
+                )
             yield
+
+    @contextmanager
+    def _held(self, name: str, timeout_s: float) -> Iterator[bool]:
+        """Hold a lock, or say after a while that it is not to be had.
+
+        The kernel releases it when its holder dies.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        lock = os.open(self._root / name, flags, 0o666)
+        try:
+            deadline, pause_s = time.monotonic() + timeout_s, 0.0005
+            while not (held := _try_lock(lock)) and time.monotonic() < deadline:
+                # Whoever has waited long asks as often as whoever has just come: nobody starves.
+                time.sleep(pause_s * (1 + secrets.randbelow(1000) / 1000))
+                pause_s = min(2 * pause_s, 0.004)
+            yield held
         finally:
             os.close(lock)
 

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from curator import provision
-from curator.errors import HostError
+from curator.errors import HostError, TemporaryError
+from curator.provision import _azurite
+from curator.store import open_store
 from tests import machines
 
 if TYPE_CHECKING:
@@ -377,3 +379,84 @@ def test_the_machine_forwards_no_packets_that_it_did_not_before(own: Path) -> No
     on = machines.changed(f"echo 0 > {machines.FORWARDING}", own="mount,net")
     answer = machines.call("forwarding", own, on=on)
     assert answer.value == {"before": "0", "with": "0"}
+
+
+@pytest.fixture
+def azurites(cache: Path) -> Path:
+    """Azurite's program, which npm fetched once."""
+    return _azurite.install(cache / "azurite")
+
+
+def curator(cache: Path, *arguments: str) -> str:
+    """Return what a verb of the engine prints."""
+    program = Path(sys.executable).with_name("curator")
+    environ = {**os.environ, "CURATOR_CACHE": str(cache)}
+    command = [str(program), "engine", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environ).stdout
+
+
+def test_an_azurite_is_started_shown_and_stopped_with_the_engine(own: Path, azurites: Path) -> None:
+    (own / "azurite").mkdir()
+    (own / "azurite" / azurites.name).symlink_to(azurites)
+    assert json.loads(curator(own, "status", "--json"))["data"]["azurite"] is None
+    found = json.loads(curator(own, "up", "--azurite", "--json"))["data"]["azurite"]
+    location = found.pop("--store")
+    assert location == "azure:curator"
+    open_store(location, found).add("v1/x", b"kept")
+    assert found["AZURE_STORAGE_CONNECTION_STRING"] in curator(own, "status")
+    assert provision.up(own, azurite=True).to_json()["azurite"] == found | {"--store": location}
+    assert json.loads(curator(own, "down", "--json"))["data"]["azurite"] is None
+    assert machines.processes(own) == {}
+    assert provision.start_azurite(own) == found["AZURE_STORAGE_CONNECTION_STRING"]
+    blob = open_store(location, found).read("v1/x")
+    assert blob is not None
+    assert blob.data == b"kept"
+    provision.down(own, purge=True)
+    assert not (own / "azurite").exists()
+
+
+def npm(directory: Path, script: str) -> str:
+    """Put an npm of our own on a path."""
+    program = directory / "bin" / "npm"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return f"{program.parent}:{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [("echo 'E404 no such package' >&2; exit 1", "E404 no such package"), ("exit 0", "3.35.0")],
+)
+def test_an_azurite_that_npm_does_not_get_is_not_taken_for_one(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, script: str, told: str
+) -> None:
+    monkeypatch.setenv("PATH", npm(directory, script))
+    with pytest.raises(TemporaryError, match=told):
+        provision.start_azurite(directory / "cache")
+    assert not (directory / "cache" / "azurite" / _azurite.VERSION).exists()
+
+
+def test_half_an_azurite_that_a_killed_npm_left_is_replaced(
+    directory: Path, azurites: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = directory / "cache"
+    half = cache / "azurite" / f"{_azurite.VERSION}.partial" / "node_modules"
+    half.mkdir(parents=True)
+    monkeypatch.setenv("PATH", npm(directory, f"ln -s '{azurites}/node_modules' ."))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        (cache / "azurite" / "port").write_text(str(port))
+        connection = provision.start_azurite(cache)
+    assert f":{port}/" not in connection
+    assert provision.start_azurite(cache) == connection
+    provision.stop_azurite(cache / "azurite")
+    assert machines.processes(directory) == {}
+
+
+def test_a_machine_without_node_is_told_what_to_install(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(directory))
+    with pytest.raises(HostError, match="install nodejs and npm"):
+        provision.start_azurite(directory / "cache")
