@@ -11,6 +11,12 @@ A cell that fails is a value (`curator.farm`), never one of these.
     ├── InputError           2   what was given is wrong; carries `diagnostics` with positions
     ├── EmptySelectionError  3   a selector matched nothing
     ├── IntegrityError       1   bytes are not what their digest or our record says; never retried
+    │   ├── SignatureError       too few of the keys that we trust signed this
+    │   ├── RollbackError        an index older than one that was seen before
+    │   ├── FreezeError          an index past its end: no newer one was signed, or is shown
+    │   ├── ForkError            two histories of one index: another state under a known number
+    │   ├── MixedError           documents of different states side by side
+    │   └── StrangerError        another store than the one that was read here before
     ├── ConflictError        1   a condition of a write did not hold: somebody else was first
     ├── RefusedError         1   the other side said no, and would say it again (403, immutable)
     ├── BuildError           1   a build ran and failed; the message ends with the log's last lines
@@ -88,6 +94,42 @@ class IntegrityError(CuratorError):
     """Bytes do not have the digest, size or type that was promised."""
 
     code = "integrity"
+
+
+class SignatureError(IntegrityError):
+    """Too few of the trusted keys signed what was read."""
+
+    code = "signature"
+
+
+class RollbackError(IntegrityError):
+    """An index is older than one that was seen before."""
+
+    code = "rollback"
+
+
+class FreezeError(IntegrityError):
+    """An index is past the end that its signature gives it."""
+
+    code = "freeze"
+
+
+class ForkError(IntegrityError):
+    """Two histories of one index: another state stands under a number that was seen before."""
+
+    code = "fork"
+
+
+class MixedError(IntegrityError):
+    """Documents of different states of an index stand side by side."""
+
+    code = "mixed"
+
+
+class StrangerError(IntegrityError):
+    """The store is another one than was read here before, or its keys are others."""
+
+    code = "stranger"
 
 
 class ConflictError(CuratorError):

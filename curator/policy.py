@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Protocol
 
 from packaging.version import Version
@@ -197,12 +198,17 @@ def _rank(entry: Entry) -> tuple[bool, Version, Version, Version, str, str]:
     stack = entry.stack
     return (
         entry.status.state != "deprecated",
-        Version(stack.version),
-        Version(stack.cuda),
-        Version(stack.python),
+        _version(stack.version),
+        _version(stack.cuda),
+        _version(stack.python),
         instant(entry.published),
         entry.id,
     )
+
+
+@lru_cache(maxsize=1024)
+def _version(text: str) -> Version:
+    return Version(text)
 
 
 def _suffix(entry: Entry) -> str:

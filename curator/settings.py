@@ -11,6 +11,7 @@ context are used; there is no credential store of ours.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,18 +28,20 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 1024 * 1024
 SECTIONS = ("matrix", "dockerfiles")
 MARKER = "matrix/farm.yaml"
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything a verb needs to know of the machine; paths are absolute.
 
-    `registry` is `host[:port][/prefix]`, or None for the embedded one.
+    `registry` is `host[:port][/prefix]`, or None for the embedded one; `store` is a directory or
+    an address (`curator.store.open_store`).
     """
 
     root: Path
     cache: Path
-    store: Path
+    store: str
     registry: str | None
     jobs: int
 
@@ -53,7 +56,7 @@ class Overrides:
     """What flags said; None was not said."""
 
     registry: str | None = None
-    store: Path | None = None
+    store: str | None = None
     jobs: int | None = None
 
 
@@ -89,10 +92,15 @@ def resolve(
     return Settings(
         root=root,
         cache=cache,
-        store=(root / store).absolute() if store else cache / "store",
+        store=located(store, root) if store else str(cache / "store"),
         registry=overrides.registry or environ.get("CURATOR_REGISTRY") or farm.registry,
         jobs=overrides.jobs or _jobs(environ) or farm.jobs,
     )
+
+
+def located(store: str, base: Path) -> str:
+    """Return a store's place: an address as it is, a directory as an absolute path."""
+    return store if ADDRESS.match(store) else str((base / store).absolute())
 
 
 def _jobs(environ: Mapping[str, str]) -> int | None:

@@ -15,12 +15,14 @@ from curator.index import (
     Stack,
     Status,
     SuiteResult,
-    documents,
+    commit_documents,
     entry_id,
     generation_path,
+    group_of,
+    group_path,
     head_document,
+    head_of,
     read_index,
-    read_tip,
     shard_path,
 )
 from curator.oci import hex_of, sha256
@@ -87,18 +89,17 @@ def entry(version: str = "14.2.0", cuda: str = "12.9", **changes: Any) -> Entry:
 
 def committed(source: Memory, *entries: Entry, publish: str = "a") -> Index:
     before = read_index(source)
+    stack = entries[0].stack
     tags = {f"candidate/cupy:{publish}": entries[0].digest}
-    made = documents(
+    made = commit_documents(
         before,
-        before.merge(entries, tags=tags),
+        before.merge(entries).point({group_of(stack.framework, stack.version): tags}),
         store="store-1",
         publish=hex_of(sha256(publish.encode())),
         now="2026-11-23T12:00:00Z",
     )
-    source.write(*made)
-    tip = read_tip(source)
-    assert tip is not None
-    source.write(head_document(tip, "2026-11-23T12:00:00Z"))
+    source.write(*made.named, made.generation)
+    source.write(head_document(head_of(made.tip, "2026-11-23T12:00:00Z")))
     return read_index(source)
 
 
@@ -119,14 +120,17 @@ def rewritten(source: Memory, kind: str, change: Callable[[Tree], Tree]) -> None
     number = read_index(source).number
     path = generation_path(number)
     generation = json.loads(source.files[path])
-    if kind == "shard":
-        key, link = min(generation["shards"].items())
-        shard = change(json.loads(source.files[f"v1/shard/{hex_of(link['sha256'])}.json"]))
-        data = json.dumps(shard).encode()
-        source.files[shard_path(sha256(data))] = data
-        entries = shard.get("entries") if isinstance(shard, dict) else None
-        count = len(entries) if isinstance(entries, list) else 0
-        generation["shards"][key] = {"sha256": sha256(data), "entries": count}
+    if kind in {"shard", "group"}:
+        name, link = min(generation["groups"].items())
+        group = json.loads(source.files[group_path(link["sha256"])])
+        if kind == "shard":
+            key, part = min(group["shards"].items())
+            shard = change(json.loads(source.files[shard_path(part["sha256"])]))
+            group["shards"][key] = link_to(source, shard, "shard", count_of(shard, "entries"))
+        else:
+            group = change(group)
+        count = sum_of(group)
+        generation["groups"][name] = link_to(source, group, "group", count)
     elif kind == "generation":
         generation = change(generation)
     source.files[path] = json.dumps(generation).encode()
@@ -134,3 +138,22 @@ def rewritten(source: Memory, kind: str, change: Callable[[Tree], Tree]) -> None
     if kind == "head":
         head = change(head)
     source.files[HEAD_PATH] = json.dumps(head).encode()
+
+
+def link_to(source: Memory, tree: Any, kind: str, entries: int) -> Tree:
+    """Store a document under its hash, and return what points at it."""
+    data = json.dumps(tree).encode()
+    source.files[f"v1/{kind}/{hex_of(sha256(data))}.json"] = data
+    return {"sha256": sha256(data), "entries": entries}
+
+
+def count_of(tree: Any, field: str) -> int:
+    values = tree.get(field) if isinstance(tree, dict) else None
+    return len(values) if isinstance(values, list) else 0
+
+
+def sum_of(group: Any) -> int:
+    shards = group.get("shards") if isinstance(group, dict) else None
+    links = shards.values() if isinstance(shards, dict) else ()
+    counts = [link.get("entries") for link in links if isinstance(link, dict)]
+    return sum(count for count in counts if isinstance(count, int) and count >= 0)

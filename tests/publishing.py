@@ -7,6 +7,7 @@ reading cannot hide one in writing.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from dataclasses import dataclass, field
@@ -15,18 +16,37 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from curator.errors import RefusedError
 from curator.index import Driver, Entry, Stack, Status, SuiteResult, entry_id, read_index
-from curator.oci import MANIFEST, Descriptor, Manifest, canonical_json, hex_of, parse_digest, sha256
+from curator.oci import (
+    CONFIG,
+    MANIFEST,
+    Descriptor,
+    Manifest,
+    canonical_json,
+    hex_of,
+    parse_digest,
+    sha256,
+)
 from curator.policy import Verdict, admitted
-from curator.publish import AlreadyCommitted, Change, Committed, Rejected, publish, recover
+from curator.publish import (
+    AlreadyCommitted,
+    Change,
+    Committed,
+    Rejected,
+    Target,
+    publish,
+    recover,
+)
 from curator.settings import Place
 from curator.store import DirectoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from curator.oci import Digest, Reference
     from curator.ports import Blob, Registry, Store
+    from curator.sign import Signer
 
 T = TypeVar("T")
 NOW = "2026-11-23T12:00:00Z"
@@ -60,26 +80,60 @@ class FolderRegistry:
         listed = json.loads((layout / "index.json").read_bytes())["manifests"][0]["digest"]
         data = (layout / "blobs/sha256" / hex_of(listed)).read_bytes()
         assert target.tag
-        return self.tag(target.with_digest(self.put(target, data)), target.tag)
+        return self.tag(target.with_digest(self._put(target, data)), target.tag)
 
     def copy(self, source: Reference, target: Reference) -> Digest:
-        return self.put(target, self.manifest(source).data)
+        manifest = self.manifest(source)
+        for blob in manifest.blobs if b'"config"' in manifest.data else ():
+            self._write(
+                self._blob(target, blob.digest), self._blob(source, blob.digest).read_bytes()
+            )
+        return self._put(target, manifest.data)
 
     def tag(self, source: Reference, tag: str) -> Digest:
         digest = self.manifest(source).digest
         self._write(self._repository(source) / "tags" / tag, digest.encode())
         return digest
 
-    def put(self, target: Reference, data: bytes) -> Digest:
+    def stage(self, where: Reference, data: bytes, *blobs: bytes) -> Digest:
+        for blob in blobs:
+            self._write(self._blob(where, sha256(blob)), blob)
+        return self._put(where, data)
+
+    def _put(self, target: Reference, data: bytes) -> Digest:
         self._write(self._file(target, sha256(data)), data)
         return sha256(data)
 
-    def tags(self, repository: Reference) -> dict[str, str]:
+    def put(
+        self,
+        repository: Reference,
+        manifest: Manifest,
+        blobs: Sequence[bytes] = (),
+        tag: str | None = None,
+    ) -> Digest:
+        for data in blobs:
+            self._write(self._blob(repository, sha256(data)), data)
+        digest = self._put(repository, manifest.data)
+        return self.tag(repository.with_digest(digest), tag) if tag else digest
+
+    def blob(self, repository: Reference, descriptor: Descriptor) -> bytes:
+        return self._blob(repository, descriptor.digest).read_bytes()
+
+    def has(self, repository: Reference, descriptor: Descriptor) -> bool:
+        return self._blob(repository, descriptor.digest).is_file()
+
+    def tags(self, repository: Reference) -> tuple[str, ...]:
+        return tuple(sorted(self.tagged(repository)))
+
+    def tagged(self, repository: Reference) -> dict[str, str]:
         folder = self._repository(repository) / "tags"
         return {path.name: path.read_text() for path in folder.glob("[!.]*")}
 
     def _repository(self, reference: Reference) -> Path:
         return self._root / reference.repository
+
+    def _blob(self, reference: Reference, digest: Digest) -> Path:
+        return self._repository(reference) / "blobs" / hex_of(digest)
 
     def _file(self, reference: Reference, digest: Digest) -> Path:
         return self._repository(reference) / "manifests" / hex_of(digest)
@@ -142,6 +196,9 @@ class FusedStore:
     def list(self, prefix: str) -> tuple[str, ...]:
         return self.fuse.around(lambda: self.inner.list(prefix))
 
+    def turn(self, name: str) -> AbstractContextManager[None]:
+        return self.inner.turn(name)
+
 
 @dataclass
 class FusedRegistry:
@@ -165,6 +222,26 @@ class FusedRegistry:
     def tag(self, source: Reference, tag: str) -> Digest:
         return self.fuse.around(lambda: self.inner.tag(source, tag), f"tag {tag}")
 
+    def put(
+        self,
+        repository: Reference,
+        manifest: Manifest,
+        blobs: Sequence[bytes] = (),
+        tag: str | None = None,
+    ) -> Digest:
+        return self.fuse.around(
+            lambda: self.inner.put(repository, manifest, blobs, tag), f"put {tag}"
+        )
+
+    def tags(self, repository: Reference) -> tuple[str, ...]:
+        return self.fuse.around(lambda: self.inner.tags(repository))
+
+    def has(self, repository: Reference, descriptor: Descriptor) -> bool:
+        return self.fuse.around(lambda: self.inner.has(repository, descriptor))
+
+    def blob(self, repository: Reference, descriptor: Descriptor) -> bytes:
+        return self.fuse.around(lambda: self.inner.blob(repository, descriptor))
+
 
 @dataclass(frozen=True)
 class Farm:
@@ -172,6 +249,7 @@ class Farm:
 
     root: Path
     fuse: Fuse = field(default_factory=Fuse)
+    signer: Signer | None = None
 
     @cached_property
     def images(self) -> FolderRegistry:
@@ -189,31 +267,55 @@ class Farm:
     def registry(self) -> FusedRegistry:
         return FusedRegistry(self.images, self.fuse)
 
-    def publish(self, *changes: Change, now: str = NOW) -> Committed | AlreadyCommitted | Rejected:
-        return publish(changes, store=self.store, registry=self.registry, place=PLACE, now=now)
+    def target(self, now: str = NOW, *, store: Store | None = None) -> Target:
+        return Target(
+            store=store or self.store,
+            registry=self.registry,
+            place=PLACE,
+            now=now,
+            signer=self.signer,
+        )
 
-    def recover(self) -> tuple[str, ...]:
-        return recover(self.store, self.registry, place=PLACE, now=LATER)
+    def publish(
+        self, *changes: Change, now: str = NOW, expect: Mapping[str, Digest | None] | None = None
+    ) -> Committed | AlreadyCommitted | Rejected:
+        return publish(changes, self.target(now), expect=expect)
 
-    def stage(self, data: bytes) -> Reference:
+    def recover(self, now: str = LATER) -> tuple[str, ...]:
+        return recover(self.target(now))
+
+    def stage(self, data: bytes, *blobs: bytes) -> Reference:
         where = PLACE.repository("staging/cupy")
-        return where.with_digest(self.images.put(where, data))
+        return where.with_digest(self.images.stage(where, data, *blobs))
 
     def change(self, version: str = "14.2.0", verdict: Verdict = STABLE, **more: Any) -> Change:
         """Return an image that waits in staging, tested and judged."""
         entry, report = reported(version, **more)
-        source = self.stage(image(entry.recipe, more.get("image", 1)))
+        number = more.get("image", 1)
+        source = self.stage(image(entry.recipe, number), config(entry.recipe, number))
         return Change(entry=admitted(entry, verdict), source=source, evidence=(report,))
 
+    def resolve(self, name: str) -> Digest | None:
+        """Return where `repository:tag` points in this farm's registry."""
+        repository, _, tag = name.rpartition(":")
+        found = self.images.resolve(PLACE.repository(repository).with_tag(tag))
+        return found.digest if found else None
+
     def tags(self, repository: str) -> dict[str, str]:
-        return self.images.tags(PLACE.repository(repository))
+        return self.images.tagged(PLACE.repository(repository))
 
     def recorded(self, change: Change) -> Entry:
         return read_index(self.documents).at(change.entry)
 
 
-def image(recipe: str, number: int = 1) -> bytes:
+def config(recipe: str, number: int = 1) -> bytes:
     return canonical_json({"image": number, "recipe": recipe})
+
+
+def image(recipe: str, number: int = 1) -> bytes:
+    """Return the manifest of an image that is a configuration and nothing else."""
+    described = Descriptor.of(config(recipe, number), CONFIG).to_json()
+    return canonical_json({"schemaVersion": 2, "config": described, "layers": []})
 
 
 def reported(
@@ -254,50 +356,120 @@ def loaded(root: Path, path: str) -> Any:
     return json.loads((root / path).read_bytes())
 
 
+@dataclass
+class Walk:
+    """The whole chain and the newest state, read with nothing of ours but `Store.read`.
+
+    `wrong` collects what does not fit together; `publishes` says which generations hold an id.
+    """
+
+    store: Store
+    resolve: Callable[[str], Digest | None]
+    wrong: list[str] = field(default_factory=list)
+    generations: int = 0
+    tip: str | None = None
+    publishes: dict[str, list[int]] = field(default_factory=dict)
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    ever: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, farm: Farm, store: Store | None = None) -> Walk:
+        return cls(store or farm.documents, farm.resolve).walked()
+
+    def walked(self) -> Walk:
+        self._chain()
+        return self
+
+    def _read(self, path: str) -> bytes:
+        blob = self.store.read(path)
+        if blob is None:
+            self.wrong.append(f"{path} is missing")
+            return b"{}"
+        return blob.data
+
+    def _named(self, kind: str, digest: str) -> Any:
+        """Read a document that is named by its hash."""
+        data = self._read(f"v1/{kind}/{digest[7:]}.json")
+        if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
+            self.wrong.append(f"{kind} {digest} has other bytes")
+        return json.loads(data)
+
+    def _chain(self) -> None:
+        generation: dict[str, Any] = {"groups": {}}
+        for number in itertools.count(1):
+            path = f"v1/gen/{number:020d}.json"
+            blob = self.store.read(path)
+            if blob is None:
+                break
+            generation = json.loads(blob.data)
+            if (generation["number"], generation.get("parent")) != (number, self.tip):
+                self.wrong.append(f"{path} does not continue the chain")
+            self.tip = f"sha256:{hashlib.sha256(blob.data).hexdigest()}"
+            self.generations = number
+            self.ever |= {change["digest"] for change in generation["changes"]}
+            for publish_id in generation["publishes"]:
+                self.publishes.setdefault(publish_id, []).append(number)
+            record = self._named("evidence", generation["record"])
+            if record["base"] != number - 1:
+                self.wrong.append(f"the record of generation {number} has base {record['base']}")
+        for name, link in generation["groups"].items():
+            self._group(name, link)
+
+    def _group(self, name: str, link: dict[str, Any]) -> None:
+        group = self._named("group", link["sha256"])
+        parts = group["shards"].values()
+        if group["key"] != name or sum(part["entries"] for part in parts) != link["entries"]:
+            self.wrong.append(f"group {name} is not what its generation says")
+        if self.tags.keys() & group["tags"].keys():
+            self.wrong.append(f"group {name} has tags that another one has")
+        self.tags |= group["tags"]
+        for key, part in group["shards"].items():
+            shard = self._named("shard", part["sha256"])
+            if (shard["key"], len(shard["entries"])) != (key, part["entries"]):
+                self.wrong.append(f"shard {key} is not what its group says")
+            self.entries += shard["entries"]
+            for test in (test for entry in shard["entries"] for test in entry["tests"]):
+                self._named("evidence", test["evidence"])
+
+    def violations(self, *, finished: bool = True) -> list[str]:
+        """Return what is wrong; `finished` asks that head, tags and derived files are there too."""
+        digests = {entry["digest"] for entry in self.entries}
+        wrong = [
+            *self.wrong,
+            *(f"tag {n} of nothing" for n, d in self.tags.items() if d not in digests),
+        ]
+        if not (finished and self.generations):
+            return wrong
+        head = json.loads(self._read("v1/head.json"))
+        if (head.get("gen"), head.get("sha256")) != (self.generations, self.tip):
+            wrong.append(
+                f"the head names {head.get('gen')}, the chain ends with {self.generations}"
+            )
+        whole = json.loads(self._read("v1/index.json"))
+        if whole["generation"] != self.generations:
+            wrong.append(f"index.json is of generation {whole['generation']}")
+        if whole["entries"] is not None and (
+            whole["tags"] != self.tags
+            or sorted(whole["entries"], key=str) != sorted(self.entries, key=str)
+        ):
+            wrong.append("index.json holds something else")
+        return [*wrong, *self._projected()]
+
+    def _projected(self) -> Iterator[str]:
+        """Yield where the registry is not what the index says."""
+        wanted = dict(self.tags)
+        for entry in self.entries:
+            if entry["status"]["state"] in {"active", "candidate"}:
+                wanted |= {f"{entry['repository']}:{tag}": entry["digest"] for tag in entry["tags"]}
+        for name, digest in wanted.items():
+            found = self.resolve(name)
+            if found != digest:
+                yield f"{name} is {found}, not {digest}"
+
+
 def check(farm: Farm, *, finished: bool = True) -> list[dict[str, Any]]:
     """Walk the whole store with nothing of ours, and return every entry that it holds."""
-    root = farm.root / "store"
-    generations = sorted((root / "v1/gen").glob("*.json"))
-    parent = None
-    entries: list[dict[str, Any]] = []
-    generation: dict[str, Any] = {"tags": {}}
-    for number, path in enumerate(generations, start=1):
-        assert path.name == f"{number:020d}.json"
-        generation = json.loads(path.read_bytes())
-        assert (generation["number"], generation.get("parent")) == (number, parent)
-        parent = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-        entries = checked_entries(root, generation)
-        assert set(generation["tags"].values()) <= {entry["digest"] for entry in entries}
-    if finished and generations:
-        head = loaded(root, "v1/head.json")
-        assert (head["gen"], head["sha256"]) == (len(generations), parent)
-        check_projection(farm, generation["tags"], entries)
-    return entries
-
-
-def checked_entries(root: Path, generation: dict[str, Any]) -> list[dict[str, Any]]:
-    entries = []
-    for key, link in generation["shards"].items():
-        data = (root / f"v1/shard/{link['sha256'][7:]}.json").read_bytes()
-        assert f"sha256:{hashlib.sha256(data).hexdigest()}" == link["sha256"]
-        shard = json.loads(data)
-        assert shard["key"] == key
-        entries += shard["entries"]
-    for entry in entries:
-        for test in entry["tests"]:
-            report = (root / f"v1/evidence/{test['evidence'][7:]}.json").read_bytes()
-            assert f"sha256:{hashlib.sha256(report).hexdigest()}" == test["evidence"]
-    return entries
-
-
-def check_projection(farm: Farm, tags: dict[str, str], entries: list[dict[str, Any]]) -> None:
-    wanted = dict(tags)
-    for entry in entries:
-        if entry["status"]["state"] in {"active", "candidate"}:
-            wanted |= {f"{entry['repository']}:{tag}": entry["digest"] for tag in entry["tags"]}
-    for name, digest in wanted.items():
-        repository, _, tag = name.rpartition(":")
-        assert farm.tags(repository)[tag] == digest, name
-    whole = loaded(farm.root / "store", "v1/index.json")
-    assert whole["tags"] == tags
-    assert sorted(whole["entries"], key=str) == sorted(entries, key=str)
+    walk = Walk.of(farm)
+    assert walk.violations(finished=finished) == []
+    return walk.entries

@@ -16,7 +16,7 @@ import click
 from curator.cli._console import Console, Interrupted
 from curator.cli._engine import engine
 from curator.cli._inputs import lock, matrix, validate
-from curator.cli._published import index
+from curator.cli._published import audit, index
 from curator.cli._run import demo, plan, render, run
 from curator.cli._smoke import probe, publish, smoke
 from curator.errors import CuratorError, Diagnostic
@@ -41,8 +41,22 @@ def cli(context: click.Context, /, **options: object) -> None:
     console.configure(**options)
 
 
-VERBS = (demo, engine, index, lock, matrix, plan, probe, publish, render, run, smoke, validate)
-for verb in VERBS:
+VERBS = (
+    audit,
+    demo,
+    engine,
+    index,
+    lock,
+    matrix,
+    plan,
+    probe,
+    publish,
+    render,
+    run,
+    smoke,
+    validate,
+)
+for verb in (*VERBS, validate):
     cli.add_command(verb)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from curator.matrix import Matrix, Tree
 
 SCHEMA_VERSION = 1
+STORE_HELP = "Where the index is: a directory, https://ACCOUNT.blob..., or azure:CONTAINER."
 
 Verb = TypeVar("Verb", bound="Callable[..., Any]")
 
@@ -123,6 +124,11 @@ class Console:
 def _command() -> str:
     context = click.get_current_context(silent=True)
     return context.info_name or "" if context else ""
+
+
+def located(store: str | None) -> str | None:
+    """Return what a flag says of the store; a directory is relative to where we stand."""
+    return settings.located(store, Path.cwd()) if store else None
 
 
 def verb(function: Verb) -> Verb:

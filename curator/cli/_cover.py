@@ -14,7 +14,7 @@ from curator.host import host_facts
 from curator.index import read_index
 from curator.matrix import select
 from curator.smoke import Probes
-from curator.store import DirectoryStore
+from curator.store import open_store
 
 if TYPE_CHECKING:
     from curator.cli._console import Console
@@ -27,7 +27,7 @@ def plan_tests(console: Console, selectors: tuple[str, ...], hosts: tuple[str, .
     """Print the smallest set of tests on these hosts, and what stays uncovered with its reason."""
     tree, matrix = console.load()
     found = settings.resolve(console.root(), matrix.farm, os.environ, settings.Overrides())
-    entries = read_index(DirectoryStore(found.store)).entries
+    entries = read_index(open_store(found.store, os.environ)).entries
     cells = {cell.id: cell for cell in matrix.cells}
     known = [entry for entry in entries if entry.cell in cells and entry.is_published]
     chosen = set(select([entry.cell for entry in known], selectors)) if known else set()

@@ -6,28 +6,30 @@ import os
 import shutil
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curator import provision
 from curator.engine import BuildxEngine, build_secrets
-from curator.errors import HostError
+from curator.errors import Diagnostic, HostError, InputError
 from curator.farm import Ports, sweep
 from curator.host import host_facts
 from curator.registry import HttpRegistry
 from curator.runner import DockerRunner, Slots
 from curator.settings import Place
-from curator.store import DirectoryStore
+from curator.store import open_store
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
-    from curator.farm import Destination
     from curator.matrix import FarmConfig
+    from curator.oci import Digest
+    from curator.ports import Registry, Store
     from curator.settings import Settings
+    from curator.sign import Signer
 
 
 @contextmanager
@@ -59,6 +61,7 @@ def connected(settings: Settings, farm: FarmConfig, cancelled: threading.Event) 
                 base, platform, destination, cache=settings.cache
             ),
             now=to.now,
+            signer=to.signer,
             work=work,
             logs=_logs(settings),
         )
@@ -66,17 +69,19 @@ def connected(settings: Settings, farm: FarmConfig, cancelled: threading.Event) 
         shutil.rmtree(work, ignore_errors=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Destination:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealDestination:
     """`curator.farm.Destination` on this machine's configuration."""
 
-    registry: HttpRegistry
-    store: DirectoryStore
+    registry: Registry
+    store: Store
     place: Place
     now: Callable[[], str]
+    signer: Signer | None
+    expect: Mapping[str, Digest | None] = field(default_factory=dict)
 
 
-def destination(settings: Settings, farm: FarmConfig) -> Destination:
+def destination(settings: Settings, farm: FarmConfig) -> RealDestination:
     """Return where images and the index are published.
 
     Raises:
@@ -89,7 +94,30 @@ def destination(settings: Settings, farm: FarmConfig) -> Destination:
             "or run `curator engine up` for an embedded one"
         )
     registry = HttpRegistry(deadline_s=farm.registry_timeout_s)
-    return _Destination(registry, DirectoryStore(settings.store), place, now)
+    store = open_store(settings.store, os.environ)
+    return RealDestination(
+        registry=registry, store=store, place=place, now=now, signer=signer_of(os.environ)
+    )
+
+
+def signer_of(environ: Mapping[str, str]) -> Signer | None:
+    """Return who signs, if `CURATOR_SIGNING_KEY` names private keys (PEM files, with : between).
+
+    Raises:
+        InputError: a file cannot be read, or is no key.
+    """
+    from curator.sign import signer  # noqa: PLC0415 - 60 ms
+
+    paths = [Path(text) for text in environ.get("CURATOR_SIGNING_KEY", "").split(":") if text]
+    if not paths:
+        return None
+    try:
+        pems = [path.read_bytes() for path in paths]
+    except OSError as error:
+        message = f"CURATOR_SIGNING_KEY: cannot read {error.filename}: {error.strerror}"
+        raise InputError(Diagnostic(code="key", message=message)) from error
+    password = environ.get("CURATOR_SIGNING_PASSWORD")
+    return signer(pems, password.encode() if password else None)
 
 
 def registry_of(settings: Settings) -> Place | None:

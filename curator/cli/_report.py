@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from curator import provision
 from curator.index import read_index
 from curator.matrix import select
 from curator.settings import Place
-from curator.store import DirectoryStore
+from curator.store import open_store, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,12 +57,12 @@ def references(
     matrix: Matrix, settings: Settings, selectors: tuple[str, ...]
 ) -> tuple[str, dict[str, Any]]:
     """Return what can be pulled, where the index is, and a command that works here."""
-    index = read_index(DirectoryStore(settings.store))
+    index = read_index(open_store(settings.store, os.environ))
     chosen = set(select([cell.id for cell in matrix.cells], selectors))
     entries = [entry for entry in index.entries if entry.cell in chosen and entry.is_published]
     place = Place.parse(settings.registry or "")
     pulls = [_pull(entry, place) for entry in entries]
-    data: dict[str, Any] = {"references": pulls, "index": str(settings.store / "v1/index.json")}
+    data: dict[str, Any] = {"references": pulls, "index": f"{shown(settings.store)}/v1/index.json"}
     if not pulls:
         return f"Nothing is published.\nindex: {data['index']}", data
     modules = {cell.id: cell.module for cell in matrix.cells}

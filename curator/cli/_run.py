@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from curator import settings
-from curator.cli._console import Console, Interrupted, verb
+from curator.cli._console import STORE_HELP, Console, Interrupted, located, verb
 from curator.settings import Overrides
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ SYMBOL_COLOURS = {"+": "green", "~": "yellow", "!": "red"}
 def _where(function: Callable[..., None]) -> Callable[..., None]:
     """Let a verb be told where to publish."""
     for option in (
-        click.option("--store", metavar="DIR", help="Where the index is published."),
+        click.option("--store", metavar="PLACE", help=STORE_HELP),
         click.option("--registry", metavar="HOST[/PREFIX]", help="Where images are published."),
     ):
         function = option(function)
@@ -57,7 +57,7 @@ def plan(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Say what would be built, tested again or left alone, and why; needs no docker."""
     tree, matrix = console.load()
-    found = _settings(console, matrix, Overrides(store=_path(store), registry=registry))
+    found = _settings(console, matrix, Overrides(store=located(store), registry=registry))
     made = _plan(tree, matrix, found, selectors)
     if output:
         output.write_text(json.dumps(made.to_json(), indent=2) + "\n")
@@ -70,20 +70,16 @@ def _settings(console: Console, matrix: Matrix, overrides: Overrides) -> Setting
     return settings.resolve(console.root(), matrix.farm, os.environ, overrides)
 
 
-def _path(text: str | None) -> Path | None:
-    return Path(text).absolute() if text else None
-
-
 def _plan(
     tree: Tree, matrix: Matrix, found: Settings, selectors: tuple[str, ...], gpus: int = 0
 ) -> Plan:
     from curator.index import read_index  # noqa: PLC0415
     from curator.matrix import select  # noqa: PLC0415
     from curator.plan import make_plan  # noqa: PLC0415
-    from curator.store import DirectoryStore  # noqa: PLC0415
+    from curator.store import open_store  # noqa: PLC0415
 
     every = [cell.id for cell in matrix.cells] + [item.id for item in matrix.rejected]
-    index = read_index(DirectoryStore(found.store))
+    index = read_index(open_store(found.store, os.environ))
     ids = select(every, selectors)
     return make_plan(matrix, tree, index, ids=ids, installer=settings.installer(), gpus=gpus)
 
@@ -145,7 +141,7 @@ def run(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Build, test and publish what SELECTORS (or a plan file) choose; done work is not repeated."""
     tree, matrix = console.load()
-    overrides = Overrides(store=_path(store), registry=registry, jobs=jobs)
+    overrides = Overrides(store=located(store), registry=registry, jobs=jobs)
     job = _Job(console, tree, matrix, _settings(console, matrix, overrides))
     results = job.run(_from_plan_file(selectors), fail_fast=exitfirst)
     job.report(results)
@@ -166,7 +162,7 @@ def demo(console: Console, selectors: tuple[str, ...], *, jobs: int | None) -> N
     console.say("engine and registry: starting (a private engine installs in half a minute)")
     status = provision.up(cache)
     tree, matrix = console.load()
-    overrides = Overrides(store=cache / "store", registry=status.registry, jobs=jobs)
+    overrides = Overrides(store=str(cache / "store"), registry=status.registry, jobs=jobs)
     job = _Job(console, tree, matrix, _settings(console, matrix, overrides))
     chosen = selectors or matrix.farm.demo
     job.refresh_bases(chosen)
@@ -239,15 +235,13 @@ class _Job:
 
     def _recover(self) -> None:
         """Finish what a publisher that was killed after its last commit left to do."""
-        from curator.cli._ports import now, registry_of  # noqa: PLC0415
+        from curator.cli._ports import destination, registry_of  # noqa: PLC0415
+        from curator.farm import target_of  # noqa: PLC0415
         from curator.publish import recover  # noqa: PLC0415
-        from curator.registry import HttpRegistry  # noqa: PLC0415
-        from curator.store import DirectoryStore  # noqa: PLC0415
 
-        place = registry_of(self.settings)
-        if place is not None:
-            registry = HttpRegistry(deadline_s=self.matrix.farm.registry_timeout_s)
-            recover(DirectoryStore(self.settings.store), registry, place=place, now=now())
+        if registry_of(self.settings) is not None:
+            to = destination(self.settings, self.matrix.farm)
+            recover(target_of(to, to.now()))
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -26,7 +26,7 @@ from curator.errors import (
     TemporaryError,
 )
 from curator.farm._bases import BaseMovedError, directory, ensure_base, sweep
-from curator.farm._publish import publish_cell, publish_recorded
+from curator.farm._publish import publish_cell, publish_recorded, target_of
 from curator.farm._smoke import remote_host, smoke_cell, tested
 from curator.farm._values import CellResult, Destination, Event, Outcome, Ports
 from curator.plan import Action
@@ -54,6 +54,7 @@ __all__ = [
     "run",
     "staging_reference",
     "sweep",
+    "target_of",
     "tested",
 ]
 
@@ -90,7 +91,7 @@ def run(  # noqa: PLR0913 - the run's inputs, each by name
     observe: Callable[[Event], None],
 ) -> tuple[CellResult, ...]:
     """Do a plan's work, `jobs` cells at once, and return each cell's result in the plan's order."""
-    recover(ports.store, ports.registry, place=ports.place, now=ports.now())
+    recover(target_of(ports, ports.now()))
     shared = _Run(matrix=matrix, ports=ports, observe=observe, cancelled=cancelled)
     results: dict[str, CellResult] = {}
     with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="cell") as pool:

@@ -9,7 +9,7 @@ from curator.errors import IntegrityError, RefusedError, TemporaryError
 from curator.farm._entry import completed, entry_of, failed_checks
 from curator.farm._values import CellResult, Outcome
 from curator.oci import sha256
-from curator.publish import Change, Rejected, publish
+from curator.publish import Change, Rejected, Target, publish
 
 if TYPE_CHECKING:
     from curator.farm._values import Destination
@@ -45,13 +45,11 @@ def publish_cell(
     )
     answer = publish(
         (Change(entry=entry, source=image, evidence=(report.data,), complete=complete),),
-        store=destination.store,
-        registry=destination.registry,
-        place=destination.place,
-        now=now,
+        target_of(destination, now),
+        expect=destination.expect,
     )
     if isinstance(answer, Rejected):
-        raise answer.failures[0].error
+        raise answer.failures[0].error if answer.failures else RefusedError(answer.reason)
     if answer.failures:
         raise answer.failures[0].error
     if answer.unfinished is not None:
@@ -70,8 +68,22 @@ def publish_cell(
     )
 
 
+def target_of(destination: Destination, now: str) -> Target:
+    """Return where a run publishes, at a time."""
+    return Target(
+        store=destination.store,
+        registry=destination.registry,
+        place=destination.place,
+        now=now,
+        signer=destination.signer,
+    )
+
+
 def publish_recorded(
-    planned: PlannedCell, report: SmokeReport, matrix: Matrix, destination: Destination
+    planned: PlannedCell,
+    report: SmokeReport,
+    matrix: Matrix,
+    destination: Destination,
 ) -> CellResult:
     """Publish a cell's image with a report that another machine made of it.
 
@@ -89,7 +101,8 @@ def publish_recorded(
         raise RefusedError(f"{cell}: the report is of another recipe than the farm's: build first")
     if report.probe_key != planned.probe.key:
         raise RefusedError(f"{cell}: the report is of another probe than the farm's: test again")
-    return publish_cell(planned, _where(planned, report, destination), report, matrix, destination)
+    image = _where(planned, report, destination)
+    return publish_cell(planned, image, report, matrix, destination)
 
 
 def _where(planned: PlannedCell, report: SmokeReport, destination: Destination) -> Reference:

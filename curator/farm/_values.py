@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
     from curator.lockfile import BaseLock
     from curator.matrix import Base
-    from curator.oci import Platform
+    from curator.oci import Digest, Platform
     from curator.ports import Engine, Registry, Runner, Store
     from curator.settings import Place
+    from curator.sign import Signer
     from curator.smoke import HostFacts
 
 
@@ -91,6 +92,16 @@ class Destination(Protocol):
         """Tell the time as documents hold it."""
         ...
 
+    @property
+    def expect(self) -> Mapping[str, Digest | None]:
+        """Say where moving tags have to be before a publish: at a digest, or absent (None)."""
+        ...
+
+    @property
+    def signer(self) -> Signer | None:
+        """Signs images and the index, if they are signed."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
@@ -105,5 +116,7 @@ class Ports:
     secrets: Mapping[str, Path]
     make_base: Callable[[Base, Platform, Path], BaseLock]
     now: Callable[[], str]
+    signer: Signer | None = None
+    expect: Mapping[str, Digest | None] = field(default_factory=dict)
     work: Path
     logs: Path

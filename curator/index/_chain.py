@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from curator.errors import IntegrityError
-from curator.index._model import Config, Generation, Head
+from curator.errors import ForkError, IntegrityError, MixedError
+from curator.index._documents import Config, Generation, Head
 from curator.index._read import parse
 from curator.oci import Digest, hex_of, sha256
 
@@ -66,6 +66,11 @@ def shard_path(digest: Digest) -> str:
     return f"v1/shard/{hex_of(digest)}.json"
 
 
+def group_path(digest: Digest) -> str:
+    """Return where a group stands: its name is its hash."""
+    return f"v1/group/{hex_of(digest)}.json"
+
+
 def evidence_path(digest: Digest) -> str:
     """Return where a smoke report or other evidence stands: its name is its hash."""
     return f"v1/evidence/{hex_of(digest)}.json"
@@ -89,19 +94,29 @@ def read_tip(source: Source) -> Tip | None:
     return tip
 
 
+def parse_head(data: bytes) -> Head:
+    """Read a head's bytes.
+
+    Raises:
+        IntegrityError: it is none.
+    """
+    head = parse(Head, data, HEAD_PATH)
+    if head.path != generation_path(head.gen):
+        raise IntegrityError(f"{HEAD_PATH}: generation {head.gen} does not stand at {head.path}")
+    return head
+
+
 def head_tip(source: Source) -> Tip | None:
     """Return the generation that the head names, which may not be the newest."""
     blob = source.read(HEAD_PATH)
     if blob is None:
         return None
-    head = parse(Head, blob.data, HEAD_PATH)
-    if head.path != generation_path(head.gen):
-        raise IntegrityError(f"{HEAD_PATH}: generation {head.gen} does not stand at {head.path}")
+    head = parse_head(blob.data)
     tip = read_generation(source, head.gen)
     if tip is None:
         raise IntegrityError(f"{HEAD_PATH} names generation {head.gen}, which is missing")
     if (tip.sha256, tip.generation.store) != (head.sha256, head.store):
-        raise IntegrityError(
+        raise MixedError(
             f"{head.path}: expected {head.sha256} of store {head.store}, "
             f"found {tip.sha256} of store {tip.generation.store}"
         )
@@ -112,12 +127,12 @@ def following(source: Source, tip: Tip | None) -> Iterator[Tip]:
     """Yield the generations committed after `tip` (None: from the first on), oldest first."""
     while (later := read_generation(source, tip.generation.number + 1 if tip else 1)) is not None:
         if later.generation.parent != (tip.sha256 if tip else None):
-            raise IntegrityError(
+            raise ForkError(
                 f"{generation_path(later.generation.number)} continues "
                 f"{later.generation.parent}, not {tip.sha256 if tip else 'an empty index'}: a fork"
             )
         if tip is not None and later.generation.store != tip.generation.store:
-            raise IntegrityError(
+            raise MixedError(
                 f"{generation_path(later.generation.number)} belongs to store "
                 f"{later.generation.store}, its parent to {tip.generation.store}"
             )
@@ -127,11 +142,18 @@ def following(source: Source, tip: Tip | None) -> Iterator[Tip]:
 
 def read_generation(source: Source, number: int) -> Tip | None:
     """Return one generation by its number, unlinked: only its own bytes are checked."""
+    blob = source.read(generation_path(number))
+    return parse_generation(blob.data, number) if blob else None
+
+
+def parse_generation(data: bytes, number: int) -> Tip:
+    """Read a generation's bytes.
+
+    Raises:
+        IntegrityError: they are not those of a generation of this number.
+    """
     path = generation_path(number)
-    blob = source.read(path)
-    if blob is None:
-        return None
-    generation = parse(Generation, blob.data, path)
+    generation = parse(Generation, data, path)
     if generation.number != number:
         raise IntegrityError(f"{path} calls itself generation {generation.number}")
-    return Tip(generation=generation, sha256=sha256(blob.data))
+    return Tip(generation=generation, sha256=sha256(data))

@@ -37,18 +37,21 @@ def parse(model: type[ModelT], data: bytes, name: str) -> ModelT:
 def _check_json(data: bytes, name: str) -> None:
     """Refuse what two JSON readers could read differently."""
     try:
-        value = json.loads(
-            data.decode(),
-            object_pairs_hook=_unique,
-            parse_float=_refuse_number,
-            parse_constant=_refuse_number,
-        )
+        value = json.loads(data.decode(), parse_float=_refuse_number, parse_constant=_refuse_number)
+        if not _is_canonical(value, data):
+            json.loads(data.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{name}: {error}") from error
     if not isinstance(value, dict):
         raise IntegrityError(f"{name}: not a JSON object")
     _check_spec(value, name)
     _check_depth(value, name)
+
+
+def _is_canonical(value: object, data: bytes) -> bool:
+    """Say whether these are the bytes that we would write: then no key stands twice in them."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode() == data
 
 
 def _check_spec(value: dict[str, Any], name: str) -> None:
@@ -70,23 +73,18 @@ def _refuse_number(text: str) -> None:
     raise ValueError(f"the number {text} is not an integer")
 
 
-def _check_depth(value: object, name: str) -> None:
-    level: list[object] = [value]
+def _check_depth(value: dict[str, Any], name: str) -> None:
+    level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
-        level = [child for item in level for child in _children(item)]
+        level = [
+            child
+            for item in level
+            for child in (item.values() if type(item) is dict else item)
+            if type(child) is dict or type(child) is list
+        ]
         if not level:
             return
     raise IntegrityError(f"{name}: nested deeper than {MAX_DEPTH} levels")
-
-
-def _children(item: object) -> list[object]:
-    if isinstance(item, dict):
-        return [child for child in item.values() if isinstance(child, dict | list)]
-    return (
-        [child for child in item if isinstance(child, dict | list)]
-        if isinstance(item, list)
-        else []
-    )
 
 
 def _first(error: ValidationError) -> str:

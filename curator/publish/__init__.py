@@ -3,12 +3,13 @@
 - Before the commit (the exclusive creation of `gen/<n+1>.json`) a reader sees nothing of it;
   from then on it is published, whatever dies. `recover` finishes what a killed publisher left.
 - Whoever loses the race for a generation computes its change again on the winner's and retries.
-- An image is copied by digest and looked up again before an index may name it; an immutable tag
-  that names another image is refused before anything is written.
+- An image is copied by digest and signed before an index may name it; an immutable tag that names
+  another image is refused before anything is written.
 - The same content published twice is one publish, and the second one writes nothing.
-- One image that cannot be published is a `Failure` in the answer; the others are published.
+- One image that cannot be published is a `Failure` in the answer; the others are published. A
+  moving tag that is not where it was expected rejects all of them.
 
-    answer = publish([change], store=store, registry=registry, place=place, now=now)
+    answer = publish([change], Target(store=store, registry=registry, place=place, now=now))
 """
 
 from __future__ import annotations
@@ -17,73 +18,120 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from curator.errors import CuratorError, IntegrityError, RefusedError
+from curator.errors import CuratorError, RefusedError
 from curator.index import read_index
-from curator.policy import TAGGED, immutable_tag, repository
-from curator.publish._commit import Landed, commit, groups, settled
+from curator.policy import TAGGED
+from curator.publish._audit import Audit, audit
+from curator.publish._bring import bring
+from curator.publish._check import Checked, Finding, check_store, generation_of
+from curator.publish._commit import (
+    Landed,
+    commit,
+    groups,
+    publish_key,
+    require_keys,
+    settled,
+)
+from curator.publish._dry import Rehearsal
 from curator.publish._finish import finish
+from curator.publish._rebuild import Rebuilt, rebuild
+from curator.publish._sign import sign_image
 from curator.publish._values import (
     AlreadyCommitted,
     Answer,
     Change,
     Committed,
+    ExpectationError,
     Failure,
-    Ports,
     Rejected,
     TakenError,
+    Target,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from curator.index import Index
-    from curator.ports import Registry, Store
+    from curator.oci import Digest
     from curator.settings import Place
 
 __all__ = [
     "AlreadyCommitted",
     "Answer",
+    "Audit",
     "Change",
+    "Checked",
     "Committed",
+    "ExpectationError",
     "Failure",
+    "Finding",
+    "Rebuilt",
+    "Rehearsal",
     "Rejected",
     "TakenError",
+    "Target",
+    "audit",
+    "check_store",
+    "generation_of",
     "publish",
+    "publish_key",
+    "rebuild",
     "recover",
+    "sign_image",
 ]
 
 log = logging.getLogger(__name__)
 
 
 def publish(
-    changes: Sequence[Change], *, store: Store, registry: Registry, place: Place, now: str
+    changes: Sequence[Change], target: Target, *, expect: Mapping[str, Digest | None] | None = None
 ) -> Answer:
-    """Publish images in one generation; `now` is RFC 3339 UTC. Safe to call again after any end.
+    """Publish images in one generation. Safe to call again after any end.
+
+    `expect` says where moving tags (`repository:tag`) have to be before this publish: at a digest,
+    or absent (None); a tag that it does not name may be anywhere.
 
     Raises:
+        InputError: `expect` names a tag that this publish could not move.
         IntegrityError: the store's documents do not fit together; nothing was published.
+        RefusedError: the store is signed, and the keys are not here; nothing was published.
         TemporaryError: the store did not answer, or others committed first for too long.
     """
-    ports = Ports(store=store, registry=registry, place=place, now=now)
-    index = read_index(store, groups(changes))
+    index = read_index(target.store, groups(changes))
     failures: list[Failure] = []
-    known = [_as_published(change, index, place) for change in _distinct(changes, failures)]
-    news = [change for change in known if _is_news(change, index, now, failures)]
-    ready = [change for change in news if _is_ready(change, ports, failures)]
-    landed = commit(ready, index, ports, failures) if ready else Landed(index=index, made=None)
+    known = [_as_published(change, index, target.place) for change in _distinct(changes, failures)]
+    news = [change for change in known if _is_news(change, index, target.now, failures)]
+    if news:
+        require_keys(target)
+    ready = [change for change in news if _is_ready(change, target, failures)]
+    try:
+        landed = (
+            commit(ready, index, target, failures, expect or {})
+            if ready
+            else Landed(index=index, made=None)
+        )
+    except ExpectationError as error:
+        return Rejected(reason=str(error), have=error.have, want=error.want)
     lost = {failure.entry.id for failure in failures}
     held = [change.entry for change in known if change.entry.id not in lost]
     if failures and not held:
         return _rejected(failures)
-    return (AlreadyCommitted if landed.made is None else Committed)(
-        gen=landed.made or landed.index.number,
-        entries=tuple(landed.index.at(entry) for entry in held),
-        failures=tuple(failures),
-        unfinished=_finish(ports),
+    entries, failed = tuple(landed.index.at(entry) for entry in held), tuple(failures)
+    unfinished = _finish(target)
+    if landed.made is None:
+        return AlreadyCommitted(
+            gen=landed.index.number, entries=entries, failures=failed, unfinished=unfinished
+        )
+    return Committed(
+        gen=landed.made,
+        publish=landed.publish,
+        entries=entries,
+        failures=failed,
+        unfinished=unfinished,
     )
 
 
-def recover(store: Store, registry: Registry, *, place: Place, now: str) -> tuple[str, ...]:
+def recover(target: Target) -> tuple[str, ...]:
     """Finish what killed publishers left; return what was written: nothing if all was done.
 
     Idempotent, and a few small reads where there is nothing to do.
@@ -92,12 +140,12 @@ def recover(store: Store, registry: Registry, *, place: Place, now: str) -> tupl
         RefusedError: an immutable tag names another image; every other tag was brought up.
         TemporaryError: store or registry did not answer; the same call finishes later.
     """
-    return finish(store, registry, place, now)
+    return finish(target)
 
 
-def _finish(ports: Ports) -> CuratorError | None:
+def _finish(target: Target) -> CuratorError | None:
     try:
-        finish(ports.store, ports.registry, ports.place, ports.now)
+        finish(target)
     except CuratorError as error:
         log.warning("committed, but tags or derived files lag behind: %s", error)
         return error
@@ -150,45 +198,12 @@ def _is_news(change: Change, index: Index, now: str, failures: list[Failure]) ->
         return False
 
 
-def _is_ready(change: Change, ports: Ports, failures: list[Failure]) -> bool:
+def _is_ready(change: Change, target: Target, failures: list[Failure]) -> bool:
     """Bring an image into its repository; one that cannot be brought is a failure."""
     try:
         if change.entry.status.state in TAGGED:
-            _bring(change, ports)
+            bring(change, target)
     except CuratorError as error:
         failures.append(Failure(entry=change.entry, error=error))
         return False
     return True
-
-
-def _bring(change: Change, ports: Ports) -> None:
-    """Copy an image by digest to where its entry says it is, and look it up there.
-
-    Raises:
-        TakenError: the immutable tag names another image.
-        IntegrityError: the image that arrived is another one.
-    """
-    entry, registry = change.entry, ports.registry
-    _require_admitted(change)
-    target = ports.place.repository(entry.repository)
-    name = target.with_tag(entry.tags[0])
-    taken = registry.resolve(name)
-    if taken is not None and taken.digest != entry.digest:
-        raise TakenError(str(name), have=taken.digest, want=entry.digest)
-    wanted = target.with_digest(entry.digest)
-    if registry.resolve(wanted) is not None:
-        return
-    if change.source is None or change.source.digest != entry.digest:
-        raise IntegrityError(f"{entry.id} is {entry.digest}, its source is {change.source}")
-    copied = registry.copy(change.source, target)
-    found = registry.resolve(wanted)
-    if copied != entry.digest or found is None or found.digest != entry.digest:
-        raise IntegrityError(f"{wanted}: copied {copied} from {change.source}, found {found}")
-
-
-def _require_admitted(change: Change) -> None:
-    """Refuse an entry whose names are not those that the policy gives."""
-    entry = change.entry
-    names = (repository(entry.stack.framework, entry.channel), (immutable_tag(entry),))
-    if entry.channel is None or (entry.repository, entry.tags) != names:
-        raise RefusedError(f"{entry.id} was not admitted by the gates: {entry.status.state}")

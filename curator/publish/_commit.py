@@ -13,27 +13,38 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from curator.errors import ConflictError, CuratorError, IntegrityError, TemporaryError
+from curator.errors import (
+    ConflictError,
+    CuratorError,
+    Diagnostic,
+    InputError,
+    IntegrityError,
+    RefusedError,
+    TemporaryError,
+)
 from curator.index import (
     CONFIG_PATH,
     Config,
-    documents,
+    commit_documents,
     evidence_path,
     following,
     group_of,
+    group_of_shard,
+    parse,
     read_config,
-    read_index,
+    read_groups,
 )
 from curator.oci import canonical_json, hex_of, sha256
 from curator.policy import floating_tags, reconciled
-from curator.publish._values import Failure, TakenError
+from curator.publish._values import ExpectationError, Failure, TakenError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from curator.index import Document, Entry, Index
+    from curator.index import Commit, Entry, Index
+    from curator.oci import Digest
     from curator.ports import Store
-    from curator.publish._values import Change, Ports
+    from curator.publish._values import Change, Target
 
 COMMIT_TIMEOUT_S: Final = 120.0
 LONGEST_PAUSE_S: Final = 0.25
@@ -95,32 +106,77 @@ class Landed:
 
     index: Index
     made: int | None
+    publish: str = ""
 
 
 def commit(
-    changes: Sequence[Change], index: Index, ports: Ports, failures: list[Failure]
+    changes: Sequence[Change],
+    index: Index,
+    target: Target,
+    failures: list[Failure],
+    expect: Mapping[str, Digest | None],
 ) -> Landed:
-    """Create the next generation, on top of whoever was faster."""
-    store_id = _store_id(ports)
+    """Create the next generation, on top of whoever was faster.
+
+    Raises:
+        ExpectationError: a moving tag is not where it was expected.
+    """
     for change in changes:
         for data in change.evidence:
-            _add_named(ports.store, evidence_path(sha256(data)), data)
-    publish_id = _publish_id(changes)
-    for _ in _attempts():
-        entries = _entries(changes, index, ports.now, failures)
-        if not entries:
-            return Landed(index=index, made=None)
-        after = _with_tags(index, index.merge(entries))
-        written = documents(index, after, store=store_id, publish=publish_id, now=ports.now)
-        if _is_created(written, ports.store):
-            return Landed(index=after, made=index.number + 1)
-        later = tuple(following(ports.store, index.tip))
-        index = read_index(ports.store, groups(changes))
-        for tip in later:
-            # The answer got lost, or another process published the very same change.
-            if publish_id in tip.generation.publishes:
-                return Landed(index=index, made=tip.generation.number)
+            add_named(target.store, evidence_path(sha256(data)), data)
+
+    def entries(state: Index) -> Index:
+        after = state.merge(_entries(changes, state, target.now, failures))
+        _require_expected(expect, state, pointed(state, after))
+        return after
+
+    return amend(index, groups(changes), target, publish_key(changes), entries)
+
+
+def amend(
+    index: Index,
+    names: Collection[str],
+    target: Target,
+    publish_id: str,
+    change: Callable[[Index], Index],
+) -> Landed:
+    """Commit what `change` makes of the newest state of some groups; nothing, if that is nothing.
+
+    `index` is a state that was read before anything was written: what was committed since then
+    under the same id is this very change.
+
+    Raises:
+        TemporaryError: others committed first for too long.
+    """
+    store = target.store
+    with store.turn("commit"):
+        for _ in _attempts():
+            later = tuple(following(store, index.tip))
+            if later:
+                index = read_groups(store, later[-1], names)
+            for tip in later:
+                # The answer got lost, or another process published the very same change.
+                if publish_id in tip.generation.publishes:
+                    return Landed(index=index, made=tip.generation.number, publish=publish_id)
+            after = pointed(index, change(index))
+            if after.shards == index.shards:
+                return Landed(index=index, made=None)
+            made = commit_documents(
+                index, after, store=store_id(target), publish=publish_id, now=target.now
+            )
+            if is_created(made, store):
+                return Landed(index=after, made=index.number + 1, publish=publish_id)
     raise TemporaryError(f"others committed first for {COMMIT_TIMEOUT_S:g} s: publish again")
+
+
+def _require_expected(expect: Mapping[str, Digest | None], before: Index, after: Index) -> None:
+    for name, want in expect.items():
+        if name not in before.tags and name not in after.tags:
+            message = f"{name} is no moving tag that this publish could touch"
+            hint = f"it touches {', '.join(sorted(after.tags)[:6])}"
+            raise InputError(Diagnostic(code="expect", message=message, hint=hint))
+        if before.tags.get(name) != want:
+            raise ExpectationError(name, have=before.tags.get(name), want=want)
 
 
 def _entries(
@@ -142,36 +198,34 @@ def _entries(
     return found
 
 
-def _with_tags(before: Index, after: Index) -> Index:
-    """Return the state with the moving tags of the groups that changed."""
-    tags = dict(before.tags)
-    changed = {key.rpartition("/")[0] for key in after.shards}
-    for group in sorted(changed):
-        for name in floating_tags(before.group(group)):
-            tags.pop(name, None)
-        tags |= floating_tags(after.group(group))
-    return after.merge((), tags=tags)
+def pointed(before: Index, after: Index) -> Index:
+    """Return the state with the moving tags of the groups whose entries changed."""
+    changed = {
+        group_of_shard(key)
+        for key, shard in after.shards.items()
+        if shard != before.shards.get(key)
+    }
+    return after.point({name: floating_tags(after.group(name)) for name in sorted(changed)})
 
 
-def _is_created(written: Sequence[Document], store: Store) -> bool:
-    """Write the shards, then try to create the generation; False if the number was taken."""
-    *shards, generation = written
-    for document in shards:
-        _add_named(store, document.path, document.data)
+def is_created(made: Commit, store: Store) -> bool:
+    """Write what is named by its hash, then try to create the generation; False if it was taken."""
+    for document in made.named:
+        add_named(store, document.path, document.data)
     try:
-        store.add(generation.path, generation.data)
+        store.add(made.generation.path, made.generation.data)
     except ConflictError:
         return False
     except TemporaryError:
         # It may have landed all the same: what stands there decides.
-        found = store.read(generation.path)
+        found = store.read(made.generation.path)
         if found is None:
             raise
-        return found.data == generation.data
+        return found.data == made.generation.data
     return True
 
 
-def _add_named(store: Store, path: str, data: bytes) -> None:
+def add_named(store: Store, path: str, data: bytes) -> None:
     """Add a document that is named by its hash: other bytes under that name are damage."""
     try:
         store.add(path, data)
@@ -179,7 +233,7 @@ def _add_named(store: Store, path: str, data: bytes) -> None:
         raise IntegrityError(f"{path} holds other bytes than its name says") from error
 
 
-def _publish_id(changes: Sequence[Change]) -> str:
+def publish_key(changes: Sequence[Change]) -> str:
     """Return the hash of what is published, whoever publishes it and when."""
     content = [
         {
@@ -191,15 +245,50 @@ def _publish_id(changes: Sequence[Change]) -> str:
     return hex_of(sha256(canonical_json(content)))
 
 
-def _store_id(ports: Ports) -> str:
-    """Return the store's identity, giving it one at the first publish of all."""
-    config = Config(store=str(uuid.uuid4()), registry=str(ports.place))
-    if (found := read_config(ports.store)) is not None:
-        return found.store
+def require_keys(target: Target) -> None:
+    """See to it that this publisher can sign for the store, if the store is signed.
+
+    Raises:
+        RefusedError: the keys for that are not here.
+    """
+    config = read_config(target.store)
+    if config is not None:
+        _require_keys(config, target)
+
+
+def _require_keys(config: Config, target: Target) -> None:
+    if not config.keys:
+        return
+    have = {key.keyid for key in target.signer.public} if target.signer else set()
+    known = {key.keyid for key in config.keys}
+    if len(have & known) < config.threshold:
+        raise RefusedError(
+            f"this index is signed: {config.threshold} of {len(known)} keys have to sign, "
+            f"{len(have & known)} of them are here: name them in CURATOR_SIGNING_KEY"
+        )
+
+
+def store_id(target: Target) -> str:
+    """Return the store's identity, giving it one, and keys if there are any, at the first publish.
+
+    Raises:
+        RefusedError: as `require_keys`.
+    """
+    # One reading decides, and its etag is the condition: of two first publishers one is first.
+    blob = target.store.read(CONFIG_PATH)
+    keys = target.signer.public if target.signer else ()
+    if blob is None:
+        config = Config(store=str(uuid.uuid4()), registry=str(target.place))
+    else:
+        config = parse(Config, blob.data, CONFIG_PATH)
+        _require_keys(config, target)
+        if config.keys or not keys:
+            return config.store
+    signed = config.model_copy(update={"keys": keys, "threshold": max(1, len(keys))})
     try:
-        ports.store.add(CONFIG_PATH, config.data)
+        target.store.replace(CONFIG_PATH, signed.data, blob.etag if blob else None)
     except ConflictError:
-        return _store_id(ports)
+        return store_id(target)
     return config.store
 
 

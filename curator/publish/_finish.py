@@ -3,21 +3,26 @@
 - Nothing here decides anything: all of it is computed from the newest generation, can be
   repeated by anybody at any time, and is what a killed publisher leaves undone.
 - `projected.json` says up to which generation this was done in which registry, so that only the
-  tags that moved since are looked at. It is a speed-up: without it every tag is looked at.
+  tags that moved since are looked at, and only the files that changed are written. It is a
+  speed-up: without it everything is looked at.
 - A tag is written only where it differs. After the tags the newest generation is asked for again:
   whoever wrote last has looked last.
 - An immutable tag that names another image is never written over.
+- A signed head is signed again when half of its life is over.
 - A publisher that is overtaken and then killed between a tag and its second look can leave that
   one tag behind; comparing all tags with the index is the audit's work, not this one's.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final, Literal
 
+from pydantic import Field
+
+from curator.derived import MAX_CHANGES, Recent, recent_of
 from curator.errors import ConflictError, IntegrityError, RefusedError, TemporaryError
 from curator.index import (
     CONFIG_PATH,
@@ -27,42 +32,50 @@ from curator.index import (
     Model,
     following,
     head_document,
+    head_of,
     parse,
     read_config,
     read_generation,
-    read_index,
+    read_groups,
     read_tip,
 )
-from curator.oci import canonical_json
 from curator.policy import TAGGED
+from curator.publish._files import write_files
+from curator.sign import verify_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from curator.index import Index, Tip
     from curator.oci import Digest
-    from curator.ports import Registry, Store
-    from curator.settings import Place
+    from curator.ports import Store
+    from curator.publish._values import Target
 
 log = logging.getLogger(__name__)
 
 MARKER_PATH: Final = "v1/projected.json"
-WHOLE_PATH: Final = "v1/index.json"
-MAX_WHOLE_ENTRIES: Final = 4000
+HEAD_LIFE: Final = timedelta(days=30)
 MAX_STEPS: Final = 200
 ATTEMPTS: Final = 100
+ROUNDS: Final = 3
 
 
 class Marker(Model):
-    """Up to which generation tags and derived files were brought, and in which registry."""
+    """Up to which generation tags and derived files were brought, and in which registry.
+
+    `files` are the hashes of the derived files as they were written; `recent` are the last
+    changes, oldest first.
+    """
 
     spec: Literal[1] = SPEC
     registry: str
     gen: int
+    files: dict[str, str] = Field(default_factory=dict)
+    recent: tuple[Recent, ...] = ()
 
 
 @dataclass(slots=True)
-class _Wanted:
+class Wanted:
     """The tags to look at: `repository:tag` -> digest, and which of them never move."""
 
     digests: dict[str, Digest | None] = field(default_factory=dict)
@@ -88,56 +101,154 @@ class _Wanted:
         self.immutable.add(name)
 
 
-def finish(store: Store, registry: Registry, place: Place, now: str) -> tuple[str, ...]:
+def finish(target: Target) -> tuple[str, ...]:
     """Bring head, tags and derived files to the newest generation; return what was written.
 
     Raises:
         RefusedError: an immutable tag names another image.
         TemporaryError: store or registry did not answer; the same call finishes later.
     """
-    tip = read_tip(store)
-    if tip is None:
+    store = target.store
+    if read_tip(store) is None:
         return ()
-    written = [*_move_head(store, tip, now), *_name_registry(store, place)]
-    marker = _read_marker(store, place)
-    if marker == tip.generation.number:
+    with store.turn("finish"):
+        written: list[str] = []
+        for _ in range(ROUNDS):
+            tip = read_tip(store)
+            if tip is None:
+                break
+            written += [*move_head(tip, target), *_name_registry(target)]
+            marker = _read_marker(target)
+            if marker is not None and marker.gen == tip.generation.number:
+                break
+            written += _bring_up(tip, marker, target)
         return tuple(written)
-    wanted = _Wanted()
-    _collect(store, wanted, marker, tip)
+
+
+def _bring_up(tip: Tip, marker: Marker | None, target: Target) -> list[str]:
+    """Do what is missing since the marker, and move the marker."""
+    store, written = target.store, []
+    wanted, tips = Wanted(), _since(store, marker, tip)
+    if tips is None:
+        wanted.add_index(read_groups(store, tip))
+    for later in tips or ():
+        wanted.add_generation(later)
     while True:
-        written += _project(wanted, registry, place)
+        written += project(wanted, target)
         newer = list(following(store, tip))
         if not newer:
             break
-        for tip in newer:
-            wanted.add_generation(tip)
-        written += _move_head(store, tip, now)
-    written += _write_whole(store, tip, place)
-    written += _write_marker(store, tip, place)
-    return tuple(written)
+        for later in newer:
+            wanted.add_generation(later)
+        tips = tips and [*tips, *newer]
+        tip = newer[-1]
+        written += move_head(tip, target)
+    known = marker.files if marker else {}
+    recent = _recent(marker, tips, tip, store)
+    hashes, files = write_files(tip, tips, known, recent, target)
+    number = tip.generation.number
+    done = Marker(registry=str(target.place), gen=number, files=hashes, recent=recent)
+    return [*written, *files, *_write_marker(done, target)]
 
 
-def _move_head(store: Store, tip: Tip, now: str) -> list[str]:
-    document = head_document(tip, now)
+def _recent(
+    marker: Marker | None, tips: list[Tip] | None, tip: Tip, store: Store
+) -> tuple[Recent, ...]:
+    """Return the last changes, oldest first."""
+    if marker is None or not tips:
+        return recent_changes(store, tip)
+    return (*marker.recent, *recent_of(tips))[-MAX_CHANGES:]
+
+
+def recent_changes(store: Store, tip: Tip) -> tuple[Recent, ...]:
+    """Return the last changes up to a generation, oldest first, out of the chain."""
+    return tuple(recent_of(_last(store, tip)))[-MAX_CHANGES:]
+
+
+def _since(store: Store, marker: Marker | None, tip: Tip) -> list[Tip] | None:
+    """Return the generations since the marker; None where all has to be looked at."""
+    number = tip.generation.number
+    start = read_generation(store, marker.gen) if marker else None
+    if marker is None or start is None or not 0 <= number - marker.gen <= MAX_STEPS:
+        return None
+    return list(following(store, start))
+
+
+def _last(store: Store, tip: Tip) -> list[Tip]:
+    """Return the newest generations, oldest first: enough for the feed."""
+    found, changes, number = [tip], len(tip.generation.changes), tip.generation.number
+    while changes < MAX_CHANGES and (number := number - 1):
+        before = read_generation(store, number)
+        if before is None:
+            break
+        found.append(before)
+        changes += max(1, len(before.generation.changes))
+    return found[::-1]
+
+
+def move_head(tip: Tip, target: Target) -> list[str]:
+    """Let the head name a generation, unless it names that or a later one, and is well signed."""
+    store = target.store
+    blob = store.read(HEAD_PATH)
+    before = _head(blob.data) if blob else None
+    expires = _end(target.now) if target.signer else None
+    head = head_of(tip, target.now, expires, before)
+    signatures = target.signer.sign_head(head) if target.signer else ()
+    document = head_document(head, signatures)
 
     def is_behind(data: bytes) -> bool:
-        return parse(Head, data, HEAD_PATH).gen < tip.generation.number
+        found = _head(data)
+        return (
+            found is None
+            or found.gen < tip.generation.number
+            or (found.gen == tip.generation.number and _is_stale(found, target))
+        )
 
-    return _forward(store, HEAD_PATH, document.data, is_behind)
+    return forward(store, HEAD_PATH, document.data, is_behind)
 
 
-def _name_registry(store: Store, place: Place) -> list[str]:
+def _head(data: bytes) -> Head | None:
+    """Return a head; a damaged one is as good as none, whoever can write makes it again."""
+    try:
+        return parse(Head, data, HEAD_PATH)
+    except IntegrityError as error:
+        log.warning("writing the head again: %s", error)
+        return None
+
+
+def _is_stale(head: Head, target: Target) -> bool:
+    """Say whether a head has to be signed by us: not signed, or half of its life is over."""
+    if target.signer is None:
+        return False
+    try:
+        verify_head(head, target.signer.public, len(target.signer.public))
+    except IntegrityError:
+        return True
+    left = _instant(head.expires or target.now) - _instant(target.now)
+    return left < HEAD_LIFE / 2
+
+
+def _end(now: str) -> str:
+    end = _instant(now).replace(microsecond=0) + HEAD_LIFE
+    return end.isoformat().replace("+00:00", "Z")
+
+
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _name_registry(target: Target) -> list[str]:
     """Let the configuration say where images are pulled from, if they moved."""
-    config = read_config(store)
-    if config is None or config.registry == str(place):
+    config = read_config(target.store)
+    if config is None or config.registry == str(target.place):
         return []
-    data = config.model_copy(update={"registry": str(place)}).data
-    return _forward(store, CONFIG_PATH, data, lambda found: found != data)
+    data = config.model_copy(update={"registry": str(target.place)}).data
+    return forward(target.store, CONFIG_PATH, data, lambda found: found != data)
 
 
-def _read_marker(store: Store, place: Place) -> int | None:
-    """Return the generation that this registry was brought to, if that is known."""
-    blob = store.read(MARKER_PATH)
+def _read_marker(target: Target) -> Marker | None:
+    """Return what this registry was brought to, if that is known."""
+    blob = target.store.read(MARKER_PATH)
     if blob is None:
         return None
     try:
@@ -145,21 +256,10 @@ def _read_marker(store: Store, place: Place) -> int | None:
     except IntegrityError as error:
         log.warning("looking at every tag: %s", error)
         return None
-    return marker.gen if marker.registry == str(place) else None
+    return marker if marker.registry == str(target.place) else None
 
 
-def _collect(store: Store, wanted: _Wanted, marker: int | None, tip: Tip) -> None:
-    """Collect the tags that moved since the marker; all tags where that is not known."""
-    number = tip.generation.number
-    start = read_generation(store, marker) if marker else None
-    if marker is None or start is None or not 0 <= number - marker <= MAX_STEPS:
-        wanted.add_index(read_index(store))
-        return
-    for later in following(store, start):
-        wanted.add_generation(later)
-
-
-def _project(wanted: _Wanted, registry: Registry, place: Place) -> list[str]:
+def project(wanted: Wanted, target: Target) -> list[str]:
     """Point each tag that differs at its digest, all that can be, then say what could not."""
     written: list[str] = []
     refusals: list[RefusedError | IntegrityError] = []
@@ -168,7 +268,7 @@ def _project(wanted: _Wanted, registry: Registry, place: Place) -> list[str]:
         if digest is None:
             continue
         try:
-            if _point(name, digest, registry, place, immutable=name in wanted.immutable):
+            if _point(name, digest, target, immutable=name in wanted.immutable):
                 written.append(f"{name} -> {digest}")
         except (RefusedError, IntegrityError) as error:
             refusals.append(error)
@@ -177,71 +277,24 @@ def _project(wanted: _Wanted, registry: Registry, place: Place) -> list[str]:
     return written
 
 
-def _point(name: str, digest: Digest, registry: Registry, place: Place, *, immutable: bool) -> bool:
+def _point(name: str, digest: Digest, target: Target, *, immutable: bool) -> bool:
     repository, _, tag = name.rpartition(":")
-    target = place.repository(repository).with_tag(tag)
-    found = registry.resolve(target)
+    where = target.place.repository(repository).with_tag(tag)
+    found = target.registry.resolve(where)
     if found is not None and found.digest == digest:
         return False
     if found is not None and immutable:
         raise RefusedError(
-            f"{target} names {found.digest}, the index says {digest}: an immutable tag was "
+            f"{where} names {found.digest}, the index says {digest}: an immutable tag was "
             "written by somebody else, and is left as it is"
         )
-    answered = registry.tag(target.with_digest(digest), tag)
+    answered = target.registry.tag(where.with_digest(digest), tag)
     if answered != digest:
-        raise IntegrityError(f"{target}: wrote {digest}, the registry answers {answered}")
+        raise IntegrityError(f"{where}: wrote {digest}, the registry answers {answered}")
     return True
 
 
-def _write_whole(store: Store, tip: Tip, place: Place) -> list[str]:
-    """Write the one file that holds everything, for readers with nothing but curl."""
-    number, data = _whole(store, tip, place)
-
-    def is_behind(found: bytes) -> bool:
-        return found != data and _generation_of(found) <= number
-
-    return _forward(store, WHOLE_PATH, data, is_behind)
-
-
-def _whole(store: Store, tip: Tip, place: Place) -> tuple[int, bytes]:
-    """Return the file and its generation; a large farm's file names the state, without entries.
-
-    One line for each field and each entry: easy to compare, and quick to write.
-    """
-    entries = "null"
-    if tip.generation.count <= MAX_WHOLE_ENTRIES:
-        index = read_index(store)
-        tip = index.tip or tip
-        lines = ",\n".join(entry.data.decode() for entry in index.entries)
-        entries = f"[\n{lines}\n]" if lines else "[]"
-    fields: dict[str, Any] = {
-        "spec": SPEC,
-        "store": tip.generation.store,
-        "registry": str(place),
-        "generation": tip.generation.number,
-        "sha256": tip.sha256,
-        "at": tip.generation.at,
-        "tags": tip.generation.tags,
-    }
-    texts = {name: canonical_json(value).decode() for name, value in fields.items()}
-    texts["entries"] = entries
-    body = ",\n".join(f'"{name}":{text}' for name, text in sorted(texts.items()))
-    return tip.generation.number, f"{{\n{body}\n}}\n".encode()
-
-
-def _generation_of(data: bytes) -> int:
-    """Return the generation of a derived file; one that cannot be read is older than any."""
-    try:
-        number = json.loads(data)["generation"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return 0
-    return number if isinstance(number, int) else 0
-
-
-def _write_marker(store: Store, tip: Tip, place: Place) -> list[str]:
-    marker = Marker(registry=str(place), gen=tip.generation.number)
-
+def _write_marker(marker: Marker, target: Target) -> list[str]:
     def is_behind(data: bytes) -> bool:
         try:
             found = parse(Marker, data, MARKER_PATH)
@@ -249,10 +302,10 @@ def _write_marker(store: Store, tip: Tip, place: Place) -> list[str]:
             return True
         return found.registry != marker.registry or found.gen < marker.gen
 
-    return _forward(store, MARKER_PATH, marker.data, is_behind)
+    return forward(target.store, MARKER_PATH, marker.data, is_behind)
 
 
-def _forward(store: Store, path: str, data: bytes, is_behind: Callable[[bytes], bool]) -> list[str]:
+def forward(store: Store, path: str, data: bytes, is_behind: Callable[[bytes], bool]) -> list[str]:
     """Replace a mutable document unless what stands there is as new; return what was written."""
     for _ in range(ATTEMPTS):
         blob = store.read(path)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from curator.oci import Digest, Reference
     from curator.ports import Registry, Store
     from curator.settings import Place
+    from curator.sign import Signer
 
 
 class TakenError(RefusedError):
@@ -24,6 +25,18 @@ class TakenError(RefusedError):
         self.have = have
         self.want = want
         super().__init__(f"{name} is {have} for ever and cannot become {want}: change the recipe")
+
+
+class ExpectationError(RefusedError):
+    """A moving tag is not where the publisher expected it."""
+
+    def __init__(self, name: str, *, have: Digest | None, want: Digest | None) -> None:
+        self.have = have
+        self.want = want
+        super().__init__(
+            f"{name} was expected {f'at {want}' if want else 'to be absent'}, it is "
+            f"{f'at {have}' if have else 'absent'}: look at it, then publish again"
+        )
 
 
 def _as_it_is(entry: Entry) -> Entry:
@@ -59,10 +72,11 @@ class Committed:
 
     `entries` are the published ones as the index holds them now, in the order of the changes.
     `unfinished` is what kept tags or derived files behind; `recover` or the next publish
-    brings them up.
+    brings them up. `publish` is the change's id, which stands in the generation.
     """
 
     gen: int
+    publish: str = ""
     entries: tuple[Entry, ...] = ()
     failures: tuple[Failure, ...] = ()
     unfinished: CuratorError | None = None
@@ -80,7 +94,10 @@ class AlreadyCommitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """Nothing was published; where a tag was taken, `have` and `want` are the two digests."""
+    """Nothing was published.
+
+    Where a tag was taken, or is not where it was expected, `have` and `want` are its digests.
+    """
 
     reason: str
     have: Digest | None = None
@@ -92,10 +109,14 @@ Answer = Committed | AlreadyCommitted | Rejected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ports:
-    """Where a publish happens, and when it is said to have happened."""
+class Target:
+    """Where a publish happens, when it is said to have happened, and who signs for it.
+
+    `now` is RFC 3339 UTC. A store that has keys takes nothing without a signer that has them.
+    """
 
     store: Store
     registry: Registry
     place: Place
     now: str
+    signer: Signer | None = None

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from curator.errors import IntegrityError, RefusedError, TemporaryError
-from curator.index import Index, Status, documents, read_index
+from curator.index import Index, Status, commit_documents, generation_path, read_index
 from curator.oci import sha256
 from curator.policy import admitted
-from curator.publish import AlreadyCommitted, Change, Committed, Rejected, publish, recover
+from curator.publish import (
+    AlreadyCommitted,
+    Change,
+    Committed,
+    Rejected,
+    Target,
+    publish,
+    recover,
+)
 from curator.registry import HttpRegistry
 from curator.settings import Place
 from curator.store import DirectoryStore
@@ -35,6 +43,11 @@ if TYPE_CHECKING:
     from curator.oci import Descriptor, Digest, Reference
 
 
+def read_generation_of(farm: Farm, number: int) -> dict[str, Any]:
+    found: dict[str, Any] = loaded(farm.root / "store", generation_path(number))
+    return found
+
+
 @pytest.fixture
 def farm(tmp_path: Path) -> Farm:
     return Farm(tmp_path)
@@ -43,7 +56,9 @@ def farm(tmp_path: Path) -> Farm:
 def test_an_image_is_published_under_its_names(farm: Farm) -> None:
     change = farm.change()
     answer = farm.publish(change)
-    assert answer == Committed(gen=1, entries=(farm.recorded(change),))
+    assert isinstance(answer, Committed)
+    assert (answer.gen, answer.entries) == (1, (farm.recorded(change),))
+    assert read_generation_of(farm, 1)["publishes"] == [answer.publish]
     digest = change.entry.digest
     assert farm.tags("cupy") == {
         change.entry.tags[0]: digest,
@@ -58,14 +73,17 @@ def test_an_image_is_published_under_its_names(farm: Farm) -> None:
 
 def test_the_order_of_writes(farm: Farm) -> None:
     farm.publish(farm.change())
-    kinds = [write.split("/")[-2] if "/v1/" in write or "v1/" in write else write.split()[0]
-             for write in farm.fuse.writes]  # fmt: skip
+    writes = [write.replace("v1/", "") for write in farm.fuse.writes]
+    kinds = [write.rpartition("/")[0] if "/" in write else write.split()[0] for write in writes]
     assert kinds == [
-        "copy", "add v1", "evidence", "shard", "gen", "replace v1",
-        "tag", "tag", "tag", "tag", "replace v1", "replace v1",
+        "copy registry.example/dl/staging", "add evidence", "replace", "add shard", "add group",
+        "add evidence", "add gen", "replace", "tag", "tag", "tag", "tag", "replace",
+        "replace framework", "replace badge", "replace", *["replace schema"] * 7, "replace",
     ]  # fmt: skip
-    names = [write.removeprefix("replace v1/") for write in farm.fuse.writes if "replace" in write]
-    assert names == ["head.json", "index.json", "projected.json"]
+    assert [write for write in writes if write.count("/") == 0 and "replace" in write] == [
+        "replace config.json", "replace head.json", "replace index.json", "replace feed.xml",
+        "replace projected.json",
+    ]  # fmt: skip
 
 
 def test_the_same_content_again_writes_nothing(farm: Farm) -> None:
@@ -140,7 +158,7 @@ def test_an_image_with_two_contents_in_one_publish_is_refused(farm: Farm) -> Non
 def test_an_immutable_tag_that_somebody_took_refuses(farm: Farm) -> None:
     change = farm.change()
     target = PLACE.repository("cupy")
-    stranger = farm.images.put(target, b"stranger")
+    stranger = farm.images.stage(target, b"stranger")
     farm.images.tag(target.with_digest(stranger), change.entry.tags[0])
     answer = farm.publish(change)
     assert isinstance(answer, Rejected)
@@ -232,7 +250,7 @@ def test_a_registry_that_fails_after_the_commit_leaves_it_to_recovery(farm: Farm
 
     change = farm.change()
     registry = Down(farm.images, farm.fuse)
-    answer = publish([change], store=farm.store, registry=registry, place=PLACE, now=NOW)
+    answer = publish([change], replace(farm.target(), registry=registry))
     assert isinstance(answer, Committed)
     assert isinstance(answer.unfinished, TemporaryError)
     assert farm.tags("cupy") == {}
@@ -248,7 +266,7 @@ def test_a_registry_that_is_down_publishes_nothing(farm: Farm) -> None:
             raise TemporaryError(f"{reference}: connection refused")
 
     registry = Down(farm.images, farm.fuse)
-    answer = publish([farm.change()], store=farm.store, registry=registry, place=PLACE, now=NOW)
+    answer = publish([farm.change()], replace(farm.target(), registry=registry))
     assert isinstance(answer, Rejected)
     assert isinstance(answer.failures[0].error, TemporaryError)
     assert farm.documents.list("") == ()
@@ -258,7 +276,7 @@ def test_a_strangers_immutable_tag_is_never_written_over(farm: Farm) -> None:
     change = farm.change()
     farm.publish(change)
     target = PLACE.repository("cupy")
-    stranger = target.with_digest(farm.images.put(target, b"stranger"))
+    stranger = target.with_digest(farm.images.stage(target, b"stranger"))
     for tag in (change.entry.tags[0], "14.2"):
         farm.images.tag(stranger, tag)
     (farm.root / "store/v1/projected.json").unlink()
@@ -280,8 +298,10 @@ def test_damaged_derived_documents_are_made_again(farm: Farm, path: str, data: b
 def test_a_registry_at_another_address_is_looked_at_whole(farm: Farm) -> None:
     farm.publish(farm.change())
     moved = Place(registry="elsewhere.example", prefix="dl")
-    written = recover(farm.store, farm.registry, place=moved, now=LATER)
-    assert written == ("v1/config.json", "v1/index.json", "v1/projected.json")
+    written = recover(replace(farm.target(LATER), place=moved))
+    assert [path for path in written if path.count("/") == 1] == [
+        "v1/config.json", "v1/index.json", "v1/feed.xml", "v1/projected.json"
+    ]  # fmt: skip
     assert loaded(farm.root / "store", "v1/config.json")["registry"] == "elsewhere.example/dl"
 
 
@@ -291,9 +311,10 @@ def test_recovering_nothing_is_nothing(farm: Farm) -> None:
 
 
 def test_a_large_farms_single_file_names_the_state_without_entries(farm: Farm) -> None:
-    entries = [reported(f"14.0.{n}")[0].model_copy(update={"tests": ()}) for n in range(4001)]
-    made = documents(Index(), Index().merge(entries), store="s", publish="0" * 64, now=NOW)
-    for document in made:
+    entries = [reported(f"14.0.{n}")[0].model_copy(update={"tests": ()}) for n in range(2001)]
+    after = Index().merge(entries)
+    made = commit_documents(Index(), after, store="s", publish="0" * 64, now=NOW)
+    for document in (*made.named, made.generation):
         farm.documents.add(document.path, document.data)
     farm.recover()
     whole = loaded(farm.root / "store", "v1/index.json")
@@ -303,6 +324,7 @@ def test_a_large_farms_single_file_names_the_state_without_entries(farm: Farm) -
 def test_published_to_a_real_registry(tmp_path: Path, place: Place) -> None:
     registry = HttpRegistry(tmp_path / "docker")
     store = DirectoryStore(tmp_path / "store")
+    target = Target(store=store, registry=registry, place=place, now=NOW)
     layout = layouts.attested(tmp_path / "layout", (b"one", b"two"))
     entry, report = reported("14.2.0")
     staging = place.repository("staging/cupy").with_tag(entry.recipe)
@@ -313,7 +335,7 @@ def test_published_to_a_real_registry(tmp_path: Path, place: Place) -> None:
     change = Change(
         entry=admitted(entry, CANDIDATE), source=staging.with_digest(digest), evidence=(report,)
     )
-    answer = publish([change], store=store, registry=registry, place=place, now=NOW)
+    answer = publish([change], target)
     assert isinstance(answer, Committed)
     assert (answer.failures, answer.unfinished) == ((), None)
     published = place.repository("candidate/cupy")
@@ -322,6 +344,6 @@ def test_published_to_a_real_registry(tmp_path: Path, place: Place) -> None:
         assert found is not None
         assert found.digest == digest
     assert registry.manifest(published.with_digest(digest)).data == layout.image.data
-    again = publish([change], store=store, registry=registry, place=place, now=LATER)
+    again = publish([change], replace(target, now=LATER))
     assert isinstance(again, AlreadyCommitted)
-    assert recover(store, registry, place=place, now=LATER) == ()
+    assert recover(replace(target, now=LATER)) == ()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import time
+import itertools
+import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from curator.errors import TemporaryError
 from curator.index import read_index
-from curator.publish import AlreadyCommitted, Change, Committed, publish
+from curator.publish import AlreadyCommitted, Change, Committed, Target, publish
+from tests.bench.publish import Job, acknowledged, run, violations
+from tests.deaths import Yard, died_at_request, died_at_write, killed_at_random
 from tests.publishing import (
     CANDIDATE,
     LATER,
@@ -22,28 +24,33 @@ from tests.publishing import (
     Farm,
     Fuse,
     Killed,
+    Walk,
     check,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from curator.ports import Blob, Store
+    from curator.settings import Place
 
-SPAWN = multiprocessing.get_context("spawn")
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory in memory where there is one: whether a disk is in time is not asked here."""
+    memory = Path("/dev/shm")  # noqa: S108 - named by the system, made for this
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
+        yield Path(directory)
+
+
+def target_of(farm: Farm, store: Store) -> Target:
+    return Target(store=store, registry=farm.images, place=PLACE, now=NOW)
 
 
 @pytest.fixture
 def farm(tmp_path: Path) -> Farm:
     return Farm(tmp_path)
-
-
-def total_instants(root: Path, prepare: Callable[[Farm], Change]) -> int:
-    farm = Farm(root)
-    change = prepare(farm)
-    farm.publish(change)
-    return farm.fuse.instants
 
 
 def first_of_all(farm: Farm) -> Change:
@@ -56,17 +63,24 @@ def beside_others(farm: Farm) -> Change:
     return farm.change("14.2.2")
 
 
-@pytest.mark.parametrize("prepare", [first_of_all, beside_others])
+def is_killed(farm: Farm, change: Change) -> bool:
+    """Let a publisher run until its fuse burns; False if it ended before that."""
+    try:
+        farm.publish(change)
+    except Killed:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("prepare", "step"), [(first_of_all, 1), (beside_others, 3)])
 def test_killed_at_every_instant_and_recovered(
-    tmp_path: Path, prepare: Callable[[Farm], Change]
+    tmp_path: Path, prepare: Callable[[Farm], Change], step: int
 ) -> None:
-    instants = total_instants(tmp_path / "whole", prepare)
-    assert instants > 40
-    for instant in range(instants):
+    for instant in itertools.count(0, step):
         farm = Farm(tmp_path / str(instant), Fuse(burns_at=instant))
         change = prepare(farm)
-        with pytest.raises(Killed):
-            farm.publish(change)
+        if not is_killed(farm, change):
+            break
         check(farm, finished=False)
         known = {entry.id for entry in read_index(farm.documents).entries}
         alive = Farm(farm.root)
@@ -77,18 +91,19 @@ def test_killed_at_every_instant_and_recovered(
         committed = change.entry.id in known
         assert isinstance(answer, AlreadyCommitted if committed else Committed)
         assert change.entry.id in {entry["id"] for entry in check(farm)}
+    assert instant > 60
 
 
 def test_killed_at_every_instant_and_finished_by_the_next_publish(tmp_path: Path) -> None:
-    instants = total_instants(tmp_path / "whole", first_of_all)
-    for instant in range(instants):
+    for instant in itertools.count(0, 2):
         farm = Farm(tmp_path / str(instant), Fuse(burns_at=instant))
-        with pytest.raises(Killed):
-            farm.publish(farm.change())
+        if not is_killed(farm, farm.change()):
+            break
         alive = Farm(farm.root)
         other = alive.change("14.3.0")
         assert isinstance(alive.publish(other), Committed)
         assert other.entry.id in {entry["id"] for entry in check(farm)}
+    assert instant > 60
 
 
 def test_killed_recoveries_are_recovered(tmp_path: Path) -> None:
@@ -125,6 +140,9 @@ class Ambiguous:
     def list(self, prefix: str) -> tuple[str, ...]:
         return self.inner.list(prefix)
 
+    def turn(self, name: str) -> AbstractContextManager[None]:
+        return self.inner.turn(name)
+
     def add(self, path: str, data: bytes) -> None:
         if self._strikes(path):
             if self.lands:
@@ -157,11 +175,11 @@ def test_an_answer_that_got_lost_is_decided_by_reading(
     store = Ambiguous(farm.documents, part, lands)
     after_commit = part in {"head", "index", "projected"} or (part == "gen/" and lands)
     try:
-        answer = publish([change], store=store, registry=farm.images, place=PLACE, now=NOW)
+        answer = publish([change], target_of(farm, store))
     except TemporaryError:
         assert not after_commit
         assert farm.documents.list("v1/gen/") == ()
-        answer = publish([change], store=store, registry=farm.images, place=PLACE, now=NOW)
+        answer = publish([change], target_of(farm, store))
     assert isinstance(answer, Committed)
     assert answer.gen == 1
     assert (answer.unfinished is not None) == (part in {"head", "index", "projected"})
@@ -173,13 +191,17 @@ def test_a_lost_race_is_run_again_on_the_winner(farm: Farm) -> None:
     winner, loser = farm.change("14.2.0"), farm.change("14.2.1")
 
     class Overtaken(Ambiguous):
+        def turn(self, name: str) -> AbstractContextManager[None]:
+            del name  # as a store that has no turns to give
+            return nullcontext()
+
         def add(self, path: str, data: bytes) -> None:
             if self._strikes(path):
-                farm.publish(winner)
+                Farm(farm.root).publish(winner)
             self.inner.add(path, data)
 
     store = Overtaken(farm.documents, "gen/", lands=True)
-    answer = publish([loser], store=store, registry=farm.images, place=PLACE, now=NOW)
+    answer = publish([loser], target_of(farm, store))
     assert isinstance(answer, Committed)
     assert answer.gen == 2
     assert {entry["id"] for entry in check(farm)} == {winner.entry.id, loser.entry.id}
@@ -189,64 +211,82 @@ def test_the_same_change_by_two_publishers_is_one_publish(farm: Farm) -> None:
     change = farm.change()
 
     class Overtaken(Ambiguous):
+        def turn(self, name: str) -> AbstractContextManager[None]:
+            del name  # as a store that has no turns to give
+            return nullcontext()
+
         def add(self, path: str, data: bytes) -> None:
             if self._strikes(path):
                 farm.publish(change, now=LATER)
             self.inner.add(path, data)
 
     store = Overtaken(farm.documents, "gen/", lands=True)
-    answer = publish([change], store=store, registry=farm.images, place=PLACE, now=NOW)
+    answer = publish([change], target_of(farm, store))
     assert isinstance(answer, Committed)
     assert answer.gen == 1
     assert len(farm.documents.list("v1/gen/")) == 1
     check(farm)
 
 
-def publish_many(root: Path, name: int, times: int) -> None:
-    """Publish images one by one, and note each acknowledgement on the disk."""
-    farm = Farm(root)
-    for number in range(times):
-        change = farm.change(f"14.{name}.{number}", cuda="12.9" if number % 2 else "13.0")
-        answer = farm.publish(change)
-        assert isinstance(answer, Committed | AlreadyCommitted)
-        assert answer.unfinished is None
-        with (root / f"acknowledged-{name}").open("a") as log:
-            log.write(change.entry.id + "\n")
-
-
-def acknowledged(root: Path) -> set[str]:
-    return {line for path in root.glob("acknowledged-*") for line in path.read_text().split()}
-
-
-def test_eight_processes_lose_nothing(farm: Farm) -> None:
-    processes = [SPAWN.Process(target=publish_many, args=(farm.root, n, 20)) for n in range(8)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * 8
-    entries = check(farm)
-    assert len(entries) == 160
-    assert {entry["id"] for entry in entries} == acknowledged(farm.root)
-    assert len(farm.documents.list("v1/gen/")) == 160
+def test_many_publishers_lose_nothing(farm: Farm) -> None:
+    run(Job(farm.root, str(farm.root / "store"), {}, 0, 10), writers=8)
+    answers = list(acknowledged(farm.root))
+    assert len(answers) == 80
+    assert violations(Walk.of(farm), answers) == []
     assert farm.recover() == ()
 
 
-def test_killed_processes_lose_nothing_acknowledged(farm: Farm) -> None:
-    for number in range(6):
-        processes = [
-            SPAWN.Process(target=publish_many, args=(farm.root, 3 * number + n, 1000))
-            for n in range(3)
-        ]
-        for process in processes:
-            process.start()
-        while not list(farm.root.glob(f"acknowledged-{3 * number}*")):
-            time.sleep(0.01)
-        time.sleep(0.2 + 0.037 * number)
-        for process in processes:
-            assert process.pid is not None
-            os.kill(process.pid, signal.SIGKILL)
-            process.join()
-        farm.recover()
-        assert acknowledged(farm.root) <= {entry["id"] for entry in check(farm)}
-        assert farm.recover() == ()
+@pytest.fixture
+def yard(tmp_path: Path, place: Place) -> Yard:
+    return Yard(tmp_path, place)
+
+
+def test_publishers_killed_at_random_lose_nothing_acknowledged(yard: Yard) -> None:
+    killed_at_random(yard, writers=3, kills=10, seed=3)
+    assert list(yard.acknowledged())
+    assert yard.mended() == []
+
+
+@pytest.mark.parametrize("checkpoint", [2, 9, 12, 15, 19])
+def test_a_publisher_killed_at_a_store_write_is_recovered(yard: Yard, checkpoint: int) -> None:
+    change = yard.change("14.2.0", 1)
+    assert died_at_write(yard, change, checkpoint)
+    assert yard.mended() == []
+    assert isinstance(publish([change], yard.target()), Committed | AlreadyCommitted)
+    assert yard.mended() == []
+
+
+@pytest.mark.parametrize(("number", "after"), [(1, False), (4, True), (6, True), (8, False)])
+def test_a_publisher_killed_at_a_request_is_recovered(
+    yard: Yard, number: int, *, after: bool
+) -> None:
+    change = yard.change("14.2.0", 1)
+    assert died_at_request(yard, change, number, after=after)
+    assert yard.mended() == []
+    assert isinstance(publish([change], yard.target()), Committed | AlreadyCommitted)
+    assert yard.mended() == []
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_of_two_first_publishers_one_names_the_store(farm: Farm, number: int) -> None:
+    winner, loser = farm.change("14.2.0"), farm.change("14.2.1")
+
+    class Overtaken(Ambiguous):
+        def turn(self, name: str) -> AbstractContextManager[None]:
+            del name  # as a store that has no turns to give
+            return nullcontext()
+
+        def read(self, path: str) -> Blob | None:
+            found = self.inner.read(path)
+            self.times -= path.endswith("config.json")
+            if self.times == 0 and path.endswith("config.json"):
+                Farm(farm.root).publish(winner)
+            return found
+
+    store = Overtaken(farm.documents, "nothing", lands=True, times=number + 1)
+    answer = publish([loser], target_of(farm, store))
+    assert isinstance(answer, Committed)
+    assert answer.unfinished is None
+    entries = {entry["id"] for entry in check(farm)}
+    assert loser.entry.id in entries
+    assert (winner.entry.id in entries) == (store.times <= 0)

@@ -138,8 +138,23 @@ def test_a_report_of_another_machine_is_published(
     file = tmp_path / "report.json"
     report = on_a_stand_in(report_of(farm, published, file))
     file.write_bytes(report.data)
-    (cell,) = farm.json("publish", str(file))["cells"]
+    before = farm.json("index", "status")
+    planned = farm.json("publish", str(file), "--dry-run", "--expect", "tiny:1.16=absent")
+    assert {line.split()[0] for line in planned["writes"]} == {"copy", "add", "replace", "tag"}
+    assert farm.json("index", "status") == before
+    refused = farm.curator("publish", str(file), "--expect", f"tiny:1.16=sha256:{'0' * 64}")
+    assert (refused.returncode, "it is absent" in refused.stderr) == (1, True)
+    (cell,) = farm.json("publish", str(file), "--expect", "tiny:1.16=absent")["cells"]
     assert (cell["outcome"], cell["channel"]) == ("published", "stable")
+    changes = farm.json("index", "diff")
+    assert ONE in changes["changed"][0]
+    assert "tiny:1.16" in changes["tags"]
+    assert farm.json("index", "verify")["findings"] == []
+    # The candidate's moving tags lost their last image: the protocol cannot take them back.
+    left = farm.json("audit", code=1)["left"]
+    assert {(item["code"], item["subject"].split(":")[0]) for item in left} == {
+        ("unknown-tag", "candidate/tiny")
+    }
     entry = farm.entries()[ONE]
     assert (entry["repository"], entry["status"]["state"]) == ("tiny", "active")
     assert entry["digest"] == report.subject.image

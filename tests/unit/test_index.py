@@ -14,8 +14,10 @@ from curator.index import (
     HEAD_PATH,
     Entry,
     Index,
-    documents,
+    Record,
+    commit_documents,
     generation_path,
+    group_path,
     parse,
     read_index,
     read_tip,
@@ -26,6 +28,8 @@ from tests.documents import Memory, Tree, committed, entry, filled, rewritten
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+NOW = "2026-11-23T12:00:00Z"
 
 
 def test_nothing_published_is_an_empty_index() -> None:
@@ -41,7 +45,10 @@ def test_what_is_committed_is_read_back() -> None:
         "cupy-14.2.0-cuda12.9-py3.11",
         "cupy-14.2.0-cuda13.0-py3.11",
     ]
-    assert index.tags == {"candidate/cupy:b": entry("14.10.0").digest}
+    assert index.tags == {
+        "candidate/cupy:a": entry().digest,
+        "candidate/cupy:b": entry("14.10.0").digest,
+    }
     assert sorted(index.shards) == ["cupy/14.10/12.9", "cupy/14.2/12.9", "cupy/14.2/13.0"]
 
 
@@ -51,6 +58,8 @@ def test_documents_are_canonical_and_named_by_their_hash() -> None:
         assert canonical_json(json.loads(data)) == data
         if "/shard/" in path:
             assert path == shard_path(sha256(data))
+        if "/group/" in path:
+            assert path == group_path(sha256(data))
 
 
 def test_a_generation_says_what_it_changed() -> None:
@@ -58,25 +67,36 @@ def test_a_generation_says_what_it_changed() -> None:
     assert tip is not None
     generation = tip.generation
     assert [change.entry for change in generation.changes] == [entry("14.10.0").id]
-    assert generation.moved == {
-        "candidate/cupy:a": None,
-        "candidate/cupy:b": entry("14.10.0").digest,
-    }
+    assert generation.moved == {"candidate/cupy:b": entry("14.10.0").digest}
     assert generation.count == 3
-    assert '"candidate/cupy:a":null' in generation.data.decode()
+
+
+def test_a_tag_that_lost_its_last_image_is_said_to_be_gone() -> None:
+    source = Memory()
+    before = committed(source, entry())
+    after = before.point({"cupy/14.2": {}})
+    made = commit_documents(before, after, store="store-1", publish="0" * 64, now=NOW)
+    assert made.tip.generation.moved == {"candidate/cupy:a": None}
+    assert '"candidate/cupy:a":null' in made.generation.data.decode()
 
 
 def test_unchanged_shards_are_not_written_again() -> None:
     source = filled()
     before = read_index(source)
-    made = documents(
-        before,
-        before.merge([entry(build=2)]),
-        store="store-1",
-        publish="0" * 64,
-        now="2026-11-23T12:00:00Z",
+    after = before.merge([entry(build=2)])
+    made = commit_documents(before, after, store="store-1", publish="0" * 64, now=NOW)
+    kinds = [document.path.split("/")[1] for document in (*made.named, made.generation)]
+    assert kinds == ["shard", "group", "evidence", "gen"]
+
+
+def test_the_record_of_a_publish_tells_what_was_new() -> None:
+    before = read_index(filled())
+    made = commit_documents(
+        before, before.merge([entry(build=2)]), store="store-1", publish="0" * 64, now=NOW
     )
-    assert [document.path.split("/")[1] for document in made] == ["shard", "gen"]
+    record = parse(Record, made.named[-1].data, "record")
+    assert made.tip.generation.record == sha256(made.named[-1].data)
+    assert (record.base, record.entries) == (2, (entry(build=2),))
 
 
 def test_find_answers_the_newest_or_the_one_asked_for() -> None:
@@ -135,6 +155,17 @@ def test_unknown_fields_of_a_shard_survive_a_rewrite() -> None:
     assert len(shard.known) == 2
 
 
+@pytest.mark.parametrize("kind", ["group", "generation"])
+def test_unknown_fields_above_a_shard_survive_a_rewrite(kind: str) -> None:
+    source = Memory()
+    committed(source, entry())
+    rewritten(source, kind, lambda tree: tree | {"note": {"by": "newer"}})
+    index = committed(source, entry(build=2), publish="b")
+    assert index.tip
+    found = index.tip.generation if kind == "generation" else index.groups["cupy/14.2"]
+    assert found.extra == {"note": {"by": "newer"}}
+
+
 def test_entries_of_a_higher_version_are_kept_and_not_shown() -> None:
     source = Memory()
     committed(source, entry())
@@ -181,8 +212,10 @@ def nested(depth: int) -> Any:
         ("head", lambda t: t | {"x": "y" * (8 * 1024 * 1024)}, "bytes, more than"),
         ("generation", lambda t: t | {"number": 5}, "calls itself generation 5"),
         ("generation", lambda t: t | {"spec": 7}, "update curator"),
-        ("generation", lambda t: t | {"tags": {"a:b": "sha256:0"}}, "tags"),
-        ("generation", lambda t: t | {"shards": []}, "shards"),
+        ("generation", lambda t: t | {"groups": []}, "groups"),
+        ("group", lambda t: t | {"tags": {"a:b": "sha256:0"}}, "tags"),
+        ("group", lambda t: t | {"shards": []}, "shards"),
+        ("group", lambda t: t | {"key": "cupy/1.0"}, "does not belong"),
         ("shard", lambda t: t | {"key": "cupy/1.0/9.0"}, "does not belong"),
         ("shard", lambda t: t | {"entries": t["entries"] * 2}, "same id"),
         ("shard", lambda t: t | {"entries": {}}, "entries"),
@@ -247,7 +280,7 @@ def test_a_shard_with_other_bytes_is_refused() -> None:
 def test_a_document_that_readers_would_refuse_is_not_written() -> None:
     huge = entry(base="x" * (9 * 1024 * 1024))
     with pytest.raises(RefusedError, match="readers accept"):
-        documents(Index(), Index().merge([huge]), store="s", publish="0" * 64, now=huge.created)
+        commit_documents(Index(), Index().merge([huge]), store="s", publish="0" * 64, now=NOW)
 
 
 PLACES = st.integers(min_value=0, max_value=10_000)
@@ -292,7 +325,7 @@ def replaced(tree: Any, path: int, value: Any) -> Any:
 
 
 @settings(max_examples=100, deadline=None)
-@given(kind=st.sampled_from(["head", "generation", "shard"]), path=PLACES, value=JSON)
+@given(kind=st.sampled_from(["head", "generation", "group", "shard"]), path=PLACES, value=JSON)
 def test_misshapen_documents_with_right_hashes_give_typed_errors_only(
     kind: str, path: int, value: object
 ) -> None:

@@ -1,0 +1,246 @@
+"""The files that are made from the index for people and tools that do not walk it.
+
+All of them can be made again from the documents at any time; nothing is ever decided on them.
+
+    v1/index.json                everything in one file, while the farm is small enough for that
+    v1/framework/<name>.json     the entries and moving tags of one framework
+    v1/badge/<name>.json         the newest image, in the shape of shields' endpoint badges
+    v1/feed.xml                  the last changes, as an Atom feed
+    v1/schema/<name>.json        JSON Schema of each document, from the models that read them
+
+Source: https://shields.io/badges/endpoint-badge, RFC 4287 (Atom).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+from xml.etree import ElementTree as ET
+
+from packaging.version import Version
+from pydantic import TypeAdapter
+
+from curator.index import (
+    ENTRY_VERSION,
+    SPEC,
+    Config,
+    Entry,
+    EntryChange,
+    Generation,
+    Group,
+    Head,
+    Model,
+    Record,
+    Shard,
+    instant,
+)
+from curator.oci import canonical_json, hex_of, sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from curator.index import State, Tip
+    from curator.oci import Digest
+
+WHOLE_PATH: Final = "v1/index.json"
+FEED_PATH: Final = "v1/feed.xml"
+# A file of everything has about 2.5 kB for each entry, and readers take 8 MiB.
+MAX_ENTRIES: Final = 2000
+MAX_CHANGES: Final = 50
+SCHEMA: Final = "https://json-schema.org/draft/2020-12/schema"
+MODELS: Final[Mapping[str, type[Model]]] = {
+    "config": Config,
+    "entry": Entry,
+    "generation": Generation,
+    "group": Group,
+    "head": Head,
+    "record": Record,
+    "shard": Shard,
+}
+ATOM: Final = "http://www.w3.org/2005/Atom"
+ORDER: Final[tuple[State, ...]] = ("active", "candidate", "deprecated")
+COLOURS: Final[Mapping[State, str]] = {
+    "active": "brightgreen",
+    "candidate": "lightgrey",
+    "deprecated": "orange",
+}
+
+
+class Recent(EntryChange):
+    """A change with its generation and time, as the feed shows it."""
+
+    gen: int
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A published or other entry as its document has it, and as one line of text."""
+
+    id: str
+    line: str
+    value: Mapping[str, Any]
+
+    @property
+    def is_published(self) -> bool:
+        """As `Entry.is_published`."""
+        return bool(self.value.get("tags")) and self.value["status"]["state"] in ORDER
+
+
+def listed(shard: bytes) -> tuple[Listed, ...]:
+    """Return the entries of a shard's document; those of a later version are not shown."""
+    return tuple(
+        Listed(entry["id"], canonical_json(entry).decode(), entry)
+        for entry in json.loads(shard)["entries"]
+        if entry["v"] == ENTRY_VERSION
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What some groups hold, for showing it: their entries and moving tags."""
+
+    entries: Sequence[Listed]
+    tags: Mapping[str, Digest]
+
+    @property
+    def lines(self) -> list[str]:
+        """Every entry as a line, by id."""
+        return [entry.line for entry in sorted(self.entries, key=lambda entry: entry.id)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Framework:
+    """What a framework's files are made of.
+
+    `view` is None where there are too many entries for one file; `newest` is looked for all the
+    same.
+    """
+
+    name: str
+    view: View | None
+    newest: Listed | None
+
+
+def framework_path(name: str) -> str:
+    """Return where a framework's entries stand."""
+    return f"v1/framework/{name}.json"
+
+
+def badge_path(name: str) -> str:
+    """Return where a framework's badge stands."""
+    return f"v1/badge/{name}.json"
+
+
+def whole_file(tip: Tip, registry: str, view: View | None) -> bytes:
+    """Return the one file that holds everything; `view` is None where that would be too much.
+
+    One line for each field and each entry: easy to compare.
+    """
+    fields = {
+        "spec": SPEC,
+        "store": tip.generation.store,
+        "registry": registry,
+        "generation": tip.generation.number,
+        "sha256": tip.sha256,
+        "at": tip.generation.at,
+        "tags": dict(view.tags) if view else None,
+    }
+    return _file(fields, view.lines if view else None)
+
+
+def framework_file(tip: Tip, registry: str, framework: Framework) -> bytes:
+    """Return the entries and moving tags of one framework; it changes only when they do."""
+    fields = {
+        "spec": SPEC,
+        "store": tip.generation.store,
+        "registry": registry,
+        "framework": framework.name,
+        "tags": dict(framework.view.tags) if framework.view else None,
+    }
+    return _file(fields, framework.view.lines if framework.view else None)
+
+
+def _file(fields: Mapping[str, object], lines: Sequence[str] | None) -> bytes:
+    texts = {name: canonical_json(value).decode() for name, value in fields.items()}
+    if lines is None:
+        texts["entries"] = "null"
+    else:
+        body = ",\n".join(lines)
+        texts["entries"] = f"[\n{body}\n]" if lines else "[]"
+    body = ",\n".join(f'"{name}":{text}' for name, text in sorted(texts.items()))
+    return f"{{\n{body}\n}}\n".encode()
+
+
+def newest(entries: Iterable[Listed]) -> Listed | None:
+    """Return the published entry of the newest version; one that a GPU tested goes first."""
+    return max((entry for entry in entries if entry.is_published), key=_rank, default=None)
+
+
+def _rank(entry: Listed) -> tuple[int, Version, Version, str]:
+    stack, state = entry.value["stack"], entry.value["status"]["state"]
+    return (
+        -ORDER.index(state),
+        Version(stack["version"]),
+        Version(stack["cuda"]),
+        instant(entry.value.get("published")),
+    )
+
+
+def badge(framework: Framework) -> bytes:
+    """Return a framework's badge: its newest image, and whether a GPU has seen it."""
+    message, colour = "no image", "red"
+    if framework.newest is not None:
+        entry = framework.newest.value
+        state = entry["status"]["state"]
+        told = "tested on a GPU" if state == "active" else state
+        message = f"{entry['stack']['version']} CUDA {entry['stack']['cuda']}, {told}"
+        colour = COLOURS[state]
+    fields = {"schemaVersion": 1, "label": framework.name, "message": message, "color": colour}
+    return canonical_json(fields)
+
+
+def recent_of(tips: Iterable[Tip]) -> Iterator[Recent]:
+    """Yield what generations changed."""
+    for tip in tips:
+        generation = tip.generation
+        for change in generation.changes:
+            yield Recent(gen=generation.number, at=generation.at, **change.to_json())
+
+
+def feed(store: str, registry: str, recent: Sequence[Recent]) -> bytes:
+    """Return the last changes as an Atom feed, the newest first."""
+    root = ET.Element("feed", xmlns=ATOM)
+    _add(root, "id", f"urn:uuid:{store}")
+    _add(root, "title", f"Images of {registry}")
+    _add(root, "updated", recent[-1].at if recent else "1970-01-01T00:00:00Z")
+    _add(ET.SubElement(root, "author"), "name", "curator")
+    for change in reversed(recent):
+        entry = ET.SubElement(root, "entry")
+        name = hex_of(sha256(f"{store} {change.gen} {change.entry}".encode()))
+        _add(entry, "id", f"urn:sha256:{name}")
+        _add(entry, "title", f"{change.entry}: {change.state}")
+        _add(entry, "updated", change.at)
+        where = f"{registry}/{change.repository}"
+        tag = f" as {where}:{change.tag}" if change.tag else ""
+        _add(entry, "summary", f"{where}@{change.digest}{tag}")
+    ET.indent(root)
+    data: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return data + b"\n"
+
+
+def _add(parent: ET.Element, name: str, text: str) -> None:
+    ET.SubElement(parent, name).text = text
+
+
+@cache
+def schemas() -> Mapping[str, bytes]:
+    """Return the JSON Schema of each document, by path."""
+    return {f"v1/schema/{name}.json": _schema(name, model) for name, model in MODELS.items()}
+
+
+def _schema(name: str, model: type[Model]) -> bytes:
+    made = TypeAdapter(model).json_schema(mode="validation")
+    return canonical_json({**made, "$schema": SCHEMA, "$id": f"curator:v1/schema/{name}.json"})

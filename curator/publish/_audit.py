@@ -1,0 +1,271 @@
+"""The registry against the index: what differs, what is lost, and what can be mended.
+
+- The index is the truth. A moving tag that differs is pointed back, and the stranger is kept under
+  `drift-…`. An immutable tag that differs is an alarm: its entry is quarantined, and the tag is
+  left as it is.
+- An image that is gone is copied again if staging still has it.
+- Nothing is ever deleted, and a second repair changes nothing.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from curator.errors import IntegrityError, RefusedError
+from curator.index import Status, group_of, read_config, read_index
+from curator.oci import Manifest, hex_of, sha256
+from curator.policy import TAGGED, repository
+from curator.publish._check import Checked, Finding, check_store
+from curator.publish._commit import amend
+from curator.publish._files import derived_files, write_files
+from curator.publish._finish import Wanted, finish, move_head, recent_changes
+from curator.publish._sign import is_signed, sign_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from curator.index import Channel, Config, Entry, Index
+    from curator.oci import Reference
+    from curator.publish._values import Target
+
+PARALLEL: Final = 8
+DRIFT: Final = "drift-"
+NOT_OURS: Final = (DRIFT, "sha256-")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """What was found, what was written to mend it, and what still stands after that."""
+
+    findings: tuple[Finding, ...]
+    repaired: tuple[str, ...] = ()
+    left: tuple[Finding, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the audit as `--json` shows it."""
+        return {
+            "findings": [finding.to_json() for finding in self.findings],
+            "repaired": list(self.repaired),
+            "left": [finding.to_json() for finding in self.left],
+        }
+
+
+def audit(target: Target, *, repair: bool = False) -> Audit:
+    """Compare store, index and registry; with `repair` mend what can be mended, and look again.
+
+    Raises:
+        TemporaryError: store or registry did not answer.
+        RefusedError: the index is signed, and the keys are not here (with `repair`).
+    """
+    found = _look(target)
+    findings = tuple(found.findings)
+    if not repair or not any(finding.repairable for finding in findings):
+        return Audit(findings=findings, left=findings)
+    written = _mend(found, target)
+    return Audit(findings=findings, repaired=written, left=tuple(_look(target).findings))
+
+
+def _look(target: Target) -> Checked:
+    checked = check_store(target.store, target.now)
+    index = checked.index
+    if index is None:
+        return checked
+    config = read_config(target.store)
+    tagged = [entry for entry in index.entries if entry.status.state in TAGGED]
+    wanted = Wanted()
+    wanted.add_index(index)
+    jobs: list[Callable[[], list[Finding]]] = [
+        *(partial(_image, entry, target, config) for entry in tagged),
+        *(partial(_tag, name, wanted, target) for name in sorted(wanted.digests)),
+        *(partial(_strangers, name, index, target) for name in _repositories(index)),
+    ]
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        for findings in pool.map(lambda job: job(), jobs):
+            checked.findings += findings
+    checked.findings += _stale_files(checked, target)
+    return checked
+
+
+def _repositories(index: Index) -> list[str]:
+    """Return the repositories that are curated: both channels of each framework."""
+    frameworks = {entry.stack.framework for entry in index.entries}
+    channels: tuple[Channel, ...] = ("stable", "candidate")
+    return sorted(repository(name, channel) for name in frameworks for channel in channels)
+
+
+def _where(entry: Entry, target: Target) -> Reference:
+    return target.place.repository(entry.repository).with_digest(entry.digest)
+
+
+def _image(entry: Entry, target: Target, config: Config | None) -> list[Finding]:
+    """Look for an image's manifests and blobs, and for its signature if the index is signed."""
+    where, registry = _where(entry, target), target.registry
+    try:
+        missing = list(_missing(where, target))
+    except (IntegrityError, RefusedError) as error:
+        return [Finding(code="image", subject=str(where), message=str(error), repairable=True)]
+    if missing:
+        message = f"lacks {', '.join(missing[:3])}, {len(missing)} in all"
+        return [Finding(code="image", subject=str(where), message=message, repairable=True)]
+    if config is not None and config.keys:
+        signed = is_signed(where, config.keys, config.threshold, registry)
+        if not signed:
+            message = "is not signed by the keys of the index"
+            return [Finding(code="signature", subject=str(where), message=message, repairable=True)]
+    return []
+
+
+def _missing(where: Reference, target: Target) -> Iterator[str]:
+    """Yield what an image's repository lacks of it.
+
+    Raises:
+        RefusedError: the image itself is not there.
+        IntegrityError: its bytes are not what its digest says.
+    """
+    registry = target.registry
+    top = registry.manifest(where)
+    manifests: list[Manifest] = [top]
+    for child in top.children:
+        if registry.resolve(where.with_digest(child.digest)) is None:
+            yield child.digest
+        else:
+            manifests.append(registry.manifest(where.with_digest(child.digest)))
+    for blob in dict.fromkeys(blob for manifest in manifests for blob in manifest.blobs):
+        if not registry.has(where, blob):
+            yield blob.digest
+
+
+def _tag(name: str, wanted: Wanted, target: Target) -> list[Finding]:
+    digest = wanted.digests[name]
+    repository_, _, tag = name.rpartition(":")
+    where = target.place.repository(repository_).with_tag(tag)
+    found = target.registry.resolve(where)
+    if found is not None and found.digest == digest:
+        return []
+    if found is None:
+        message = f"is not there, the index says {digest}"
+        return [Finding(code="missing-tag", subject=name, message=message, repairable=True)]
+    immutable = name in wanted.immutable
+    message = f"names {found.digest}, the index says {digest}"
+    if immutable:
+        message += ": an immutable tag was written by somebody else"
+    code = "immutable-tag" if immutable else "moving-tag"
+    return [Finding(code=code, subject=name, message=message, repairable=True)]
+
+
+def _strangers(name: str, index: Index, target: Target) -> list[Finding]:
+    """Say which tags of a repository the index does not know."""
+    known = {tag.rpartition(":")[2] for tag in index.tags if tag.rpartition(":")[0] == name}
+    known |= {tag for entry in index.entries if entry.repository == name for tag in entry.tags}
+    tags = target.registry.tags(target.place.repository(name))
+    strange = [tag for tag in tags if tag not in known and not tag.startswith(NOT_OURS)]
+    message = "is a tag that the index does not know"
+    return [
+        Finding(code="unknown-tag", subject=f"{name}:{tag}", message=message) for tag in strange
+    ]
+
+
+def _stale_files(checked: Checked, target: Target) -> list[Finding]:
+    """Say which derived files are not what they would be if they were made now."""
+    if checked.tip is None:
+        return []
+    recent = recent_changes(target.store, checked.tip)
+    found = []
+    for path, data in derived_files(checked.tip, None, recent, target).items():
+        blob = target.store.read(path)
+        if blob is None or blob.data != data:
+            message = "is missing" if blob is None else "is not what the index says"
+            found.append(Finding(code="derived", subject=path, message=message, repairable=True))
+    return found
+
+
+def _mend(found: Checked, target: Target) -> tuple[str, ...]:
+    """Mend what can be: images first, then what the index says of them, then names and files."""
+    codes = {finding.code for finding in found.findings if finding.repairable}
+    written = move_head(found.tip, target) if found.tip is not None else []
+    index = found.index
+    if index is not None:
+        for entry in index.entries:
+            if entry.status.state in TAGGED:
+                written += _mend_image(entry, found, target)
+    if "immutable-tag" in codes and index is not None:
+        written += _quarantine(found, index, target)
+    for finding in found.findings:
+        if finding.code in {"missing-tag", "moving-tag"}:
+            written += _mend_tag(finding.subject, target)
+    written += finish(target)
+    if "derived" in codes and (tip := check_store(target.store, target.now).tip) is not None:
+        recent = recent_changes(target.store, tip)
+        written += write_files(tip, None, {}, recent, target)[1]
+    return tuple(written)
+
+
+def _mend_image(entry: Entry, found: Checked, target: Target) -> list[str]:
+    where = _where(entry, target)
+    codes = {finding.code for finding in found.findings if finding.subject == str(where)}
+    written = []
+    if "image" in codes:
+        staging = target.place.repository(f"staging/{entry.stack.framework}")
+        source = staging.with_digest(entry.digest)
+        if target.registry.resolve(source) is None:
+            return []
+        target.registry.copy(source, target.place.repository(entry.repository))
+        written.append(f"{where} copied from {staging}")
+    if codes & {"image", "signature"} and target.signer and sign_image(where, target):
+        written.append(f"{where} signed")
+    return written
+
+
+def _mend_tag(name: str, target: Target) -> list[str]:
+    """Point a tag where the newest state says; keep whatever it named before."""
+    repository_, _, tag = name.rpartition(":")
+    wanted = Wanted()
+    wanted.add_index(read_index(target.store))
+    digest = wanted.digests.get(name)
+    where = target.place.repository(repository_).with_tag(tag)
+    found = target.registry.resolve(where)
+    if digest is None or (found is not None and found.digest == digest):
+        return []
+    if target.registry.resolve(where.with_digest(digest)) is None:
+        return []  # the image is gone: that is a finding of its own
+    written = []
+    if found is not None:
+        kept = f"{DRIFT}{tag[:100]}-{hex_of(found.digest)[:12]}"
+        target.registry.tag(where.with_digest(found.digest), kept)
+        written.append(f"{repository_}:{kept} -> {found.digest}")
+    target.registry.tag(where.with_digest(digest), tag)
+    return [*written, f"{name} -> {digest}"]
+
+
+def _quarantine(found: Checked, index: Index, target: Target) -> list[str]:
+    """Take entries whose immutable tag names another image out of use, in the index."""
+    names = {item.subject: item.message for item in found.findings if item.code == "immutable-tag"}
+    taken = {
+        entry.id: names[name]
+        for entry in index.entries
+        for name in (f"{entry.repository}:{tag}" for tag in entry.tags)
+        if name in names
+    }
+    groups = {
+        group_of(entry.stack.framework, entry.stack.version)
+        for entry in index.entries
+        if entry.id in taken
+    }
+
+    def quarantined(state: Index) -> Index:
+        return state.merge(
+            entry.model_copy(update={"status": _status(taken[entry.id], target.now)})
+            for entry in state.entries
+            if entry.id in taken and entry.status.state in TAGGED
+        )
+
+    key = hex_of(sha256(f"quarantine {sorted(taken.items())}".encode()))
+    landed = amend(read_index(target.store, groups), groups, target, key, quarantined)
+    return [f"{name} quarantined" for name in sorted(taken)] if landed.made else []
+
+
+def _status(reason: str, now: str) -> Status:
+    return Status(state="quarantined", reason=f"its immutable tag {reason}", by="audit", at=now)

@@ -1,0 +1,215 @@
+"""Holding a store's documents against each other: everything that can be known without a registry.
+
+Nothing here writes. A finding that `repair` can mend says so; what is damaged below the head
+cannot be mended in place, and is made again by `rebuild`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from curator.errors import CuratorError, IntegrityError
+from curator.index import (
+    HEAD_PATH,
+    evidence_path,
+    generation_path,
+    group_path,
+    parse_group,
+    parse_head,
+    parse_shard,
+    read_config,
+    read_generation,
+    read_groups,
+    shard_path,
+)
+from curator.oci import sha256
+from curator.sign import verify_head
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from curator.index import Entry, Index, SigningKey, Tip
+    from curator.oci import Digest
+    from curator.ports import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is not as it should be; `code` names its class."""
+
+    code: str
+    subject: str
+    message: str
+    repairable: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the finding as `--json` shows it."""
+        return {
+            "code": self.code,
+            "subject": self.subject,
+            "message": self.message,
+            "repairable": self.repairable,
+        }
+
+
+@dataclass(slots=True)
+class Checked:
+    """What a check found, and the newest state as far as it could be read."""
+
+    index: Index | None = None
+    tip: Tip | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+    def note(self, code: str, subject: str, message: object, *, repairable: bool = False) -> None:
+        """Add a finding."""
+        self.findings.append(
+            Finding(code=code, subject=subject, message=str(message), repairable=repairable)
+        )
+
+
+def check_store(
+    store: Store, now: str, *, keys: Sequence[SigningKey] = (), threshold: int = 1
+) -> Checked:
+    """Check config, head, the whole chain, and the newest state down to its evidence.
+
+    `keys` are the ones to trust; without any, those that the store's own configuration names.
+    """
+    checked = Checked()
+    try:
+        config = read_config(store)
+    except IntegrityError as error:
+        checked.note("config", "v1/config.json", error)
+        config = None
+    if not keys and config is not None:
+        keys, threshold = config.keys, config.threshold
+    checked.tip = _chain(store, checked)
+    if checked.tip is None:
+        return checked
+    if config is not None and config.store != checked.tip.generation.store:
+        checked.note("stranger", "v1/config.json", f"names store {config.store}, the chain another")
+    _head(store, checked, keys, threshold, now)
+    try:
+        checked.index = read_groups(store, checked.tip)
+    except IntegrityError:
+        _below(store, checked.tip, checked)
+        return checked
+    for entry in checked.index.entries:
+        _evidence(store, entry, checked)
+    return checked
+
+
+def _chain(store: Store, checked: Checked) -> Tip | None:
+    """Walk every generation from the first; return the last, or None where the chain is broken."""
+    tip: Tip | None = None
+    last = max((_number(path) for path in store.list("v1/gen/")), default=0)
+    for number in range(1, last + 1):
+        path = generation_path(number)
+        try:
+            found = read_generation(store, number)
+        except IntegrityError as error:
+            checked.note("generation", path, error)
+            return None
+        if found is None:
+            checked.note("generation", path, f"is missing, generation {last} is there")
+            return None
+        if found.generation.parent != (tip.sha256 if tip else None):
+            checked.note("fork", path, f"continues {found.generation.parent}, not its forerunner")
+            return None
+        if found.generation.record is not None:
+            _named(store, evidence_path(found.generation.record), found.generation.record, checked)
+        tip = found
+    return tip
+
+
+def _number(path: str) -> int:
+    stem = path.rpartition("/")[2].removesuffix(".json")
+    return int(stem) if stem.isdecimal() else 0
+
+
+def _head(
+    store: Store, checked: Checked, keys: Sequence[SigningKey], threshold: int, now: str
+) -> None:
+    tip = checked.tip
+    if tip is None:
+        return
+    blob = store.read(HEAD_PATH)
+    if blob is None:
+        checked.note("head", HEAD_PATH, "is missing", repairable=True)
+        return
+    try:
+        head = parse_head(blob.data)
+    except IntegrityError as error:
+        checked.note("head", HEAD_PATH, error, repairable=True)
+        return
+    number = tip.generation.number
+    if head.gen < number:
+        message = f"names generation {head.gen}, {number} is committed"
+        checked.note("head-behind", HEAD_PATH, message, repairable=True)
+    elif head.gen > number or (head.sha256, head.store) != (tip.sha256, tip.generation.store):
+        message = f"names generation {head.gen} as {head.sha256}, the chain ends with {number}"
+        checked.note("mixed", HEAD_PATH, message)
+    if keys:
+        try:
+            verify_head(head, keys, threshold)
+        except IntegrityError as error:
+            checked.note("signature", HEAD_PATH, error, repairable=True)
+        if head.expires is None or head.expires < now:
+            message = f"its signature ended at {head.expires}"
+            checked.note("freeze", HEAD_PATH, message, repairable=True)
+
+
+def _below(store: Store, tip: Tip, checked: Checked) -> None:
+    """Say which groups and shards of a state cannot be read, each of them."""
+    for name, link in tip.generation.groups.items():
+        try:
+            data = _named(store, group_path(link.sha256), link.sha256, checked)
+            shards = parse_group(data, name, link).shards if data is not None else {}
+        except CuratorError as error:
+            checked.note("group", name, error)
+            continue
+        for key, part in shards.items():
+            try:
+                data = _named(store, shard_path(part.sha256), part.sha256, checked)
+                if data is not None:
+                    parse_shard(data, key, part)
+            except CuratorError as error:
+                checked.note("shard", key, error)
+
+
+def _evidence(store: Store, entry: Entry, checked: Checked) -> None:
+    for test in entry.tests:
+        _named(store, evidence_path(test.evidence), test.evidence, checked)
+
+
+def _named(store: Store, path: str, digest: Digest, checked: Checked) -> bytes | None:
+    """Return a document that is named by its hash, or note what is wrong with it."""
+    kind = path.split("/")[1]
+    try:
+        blob = store.read(path)
+    except IntegrityError as error:
+        checked.note(kind, path, error)
+        return None
+    if blob is None:
+        checked.note(kind, path, "is missing")
+        return None
+    if sha256(blob.data) != digest:
+        checked.note(kind, path, f"its bytes hash to {sha256(blob.data)}")
+        return None
+    return blob.data
+
+
+def generations(store: Store) -> Iterator[Tip]:
+    """Yield the chain's generations, oldest first."""
+    number = 1
+    while (tip := read_generation(store, number)) is not None:
+        yield tip
+        number += 1
+
+
+def generation_of(store: Store, publish: str) -> int | None:
+    """Return the number of the generation that holds a publish, by the beginning of its id."""
+    for tip in generations(store):
+        if any(name.startswith(publish) for name in tip.generation.publishes):
+            return tip.generation.number
+    return None

@@ -1,0 +1,114 @@
+"""The verbs that look at an index: no farm, docker or registry is needed for that."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from curator.cli._ports import now
+from tests.publishing import CANDIDATE, Farm
+from tests.signing import new_signer, private_pem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from curator.sign import Signer
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A directory with an index and no farm."""
+
+    farm: Farm
+    signer: Signer
+
+    def index(self, *arguments: str, code: int = 0) -> Any:
+        result = self.run("--json", "index", *arguments)
+        assert result.returncode == code, result.stdout + result.stderr
+        return json.loads(result.stdout)["data"]
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from curator.cli import main; main()", *arguments]
+        store = str(self.farm.root / "store")
+        return subprocess.run(
+            [*command, "--store", store],
+            cwd=self.farm.root,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    signer = new_signer()
+    farm = Farm(tmp_path, signer=signer)
+    farm.publish(farm.change(), farm.change("14.1.1", verdict=CANDIDATE), now=now())
+    farm.publish(farm.change("14.2.1"), now=now())
+    return Shop(farm=farm, signer=signer)
+
+
+def test_what_an_index_says_of_itself(shop: Shop) -> None:
+    assert shop.index("status") == {"generation": 2, "head": 2, "entries": 3}
+    (publish,) = json.loads(
+        (shop.farm.root / "store/v1/gen/00000000000000000002.json").read_bytes()
+    )["publishes"]
+    assert shop.index("status", publish)["generation"] == 2
+    assert shop.index("status", "ffff", code=1)["generation"] is None
+    entries = shop.index("show", "cupy-14.2.*")["entries"]
+    assert [entry["stack"]["version"] for entry in entries] == ["14.2.0", "14.2.1"]
+
+
+def test_what_changed(shop: Shop) -> None:
+    newest = shop.index("diff")
+    assert (newest["from"], newest["to"], len(newest["added"])) == (1, 2, 1)
+    assert newest["tags"]["cupy:14.2"]["from"] != newest["tags"]["cupy:14.2"]["to"]
+    whole = shop.index("diff", "0", "2")
+    assert (len(whole["added"]), whole["changed"], whole["gone"]) == (3, [], [])
+    back = shop.index("diff", "2", "1")
+    assert (back["added"], len(back["gone"])) == ([], 1)
+    assert shop.run("index", "diff", "1", "9").returncode == 2
+    text = shop.run("index", "diff").stdout
+    assert "Generation 1 to 2: 1 added, 0 changed, 0 gone, 3 tags moved." in text
+
+
+def test_verify_trusts_the_keys_it_is_given(shop: Shop, tmp_path: Path) -> None:
+    assert shop.index("verify")["findings"] == []
+    own, other = tmp_path / "own.pub", tmp_path / "other.pub"
+    own.write_text(shop.signer.public[0].public)
+    other.write_text(new_signer().public[0].public)
+    codes = [f["code"] for f in shop.index("verify", "--key", str(other), code=1)["findings"]]
+    assert "signature" in codes
+    assert shop.index("verify", "--key", str(own))["findings"] == []
+    other.write_bytes(private_pem())
+    assert shop.run("index", "verify", "--key", str(other)).returncode == 2
+
+
+def test_verify_finds_what_is_damaged(shop: Shop) -> None:
+    for shard in (shop.farm.root / "store/v1/shard").glob("*.json"):
+        shard.write_bytes(shard.read_bytes() + b" ")
+    findings = shop.index("verify", code=1)["findings"]
+    assert [finding["code"] for finding in findings] == ["shard", "shard"]
+    assert "its bytes hash to" in shop.run("index", "verify").stdout
+
+
+def test_nothing_published_is_no_finding(tmp_path: Path) -> None:
+    empty = Shop(farm=Farm(tmp_path), signer=new_signer())
+    assert empty.index("verify") == {"generation": 0, "entries": 0, "findings": []}
+    assert empty.index("status") == {"generation": 0, "head": 0, "entries": 0}
+    assert empty.run("index", "diff").returncode == 3
+
+
+def test_a_place_that_is_none_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from curator.cli import main; main()", "index", "status"]
+    for place in ("azure:Not_A_Container", "ftp://x/y"):
+        result = subprocess.run(
+            [*command, "--store", place], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert result.returncode in {1, 2}, result.stderr
+        assert "Traceback" not in result.stderr
