@@ -1,1 +1,61 @@
-"""Curator: an image build farm and registry curator for deep-learning images."""
+"""Build, test on GPUs, and publish deep-learning images with the evidence for every tag.
+
+For tools that read what was published:
+
+    index = curator.open_index("https://images.example/index/")
+    print(index.reference(index.find("cupy:14.2")))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from curator.reader import IndexReader
+
+__all__ = ["open_index"]
+
+
+def open_index(
+    location: str | Path,
+    *,
+    keys: Sequence[bytes | str | Path] = (),
+    threshold: int = 1,
+    cache: Path | str | None = "",
+    timeout_s: float = 30.0,
+) -> IndexReader:
+    """Open a published index and verify its newest state.
+
+    `location` is an `https://` address or a directory: what `v1/` stands in. `keys` are public
+    keys (PEM, or files of it), of which `threshold` have to sign the head; without any, those
+    that the index names at first use are pinned. `cache` is a directory for verified documents and
+    pins, by default below the user's cache; None remembers nothing. `timeout_s` bounds each
+    document's fetch, retries included, in seconds.
+
+    Raises:
+        curator.errors.InputError: the location is none that can be read, or a key is none.
+        curator.errors.RefusedError: there is no index.
+        curator.errors.IntegrityError: what is there is not to be believed; `code` says why.
+        curator.errors.TemporaryError: it does not answer, and there is no copy of before.
+    """
+    import os  # noqa: PLC0415 - importing curator costs nothing
+    from pathlib import Path  # noqa: PLC0415
+
+    from curator.oci import hex_of, sha256  # noqa: PLC0415
+    from curator.reader import open_reader  # noqa: PLC0415
+    from curator.settings import cache_directory  # noqa: PLC0415
+
+    place = str(location)
+    if cache == "":
+        name = hex_of(sha256(place.rstrip("/").encode()))[:16]
+        cache = cache_directory(os.environ) / "index" / name
+    return open_reader(
+        place,
+        keys=keys,
+        threshold=threshold,
+        cache=Path(cache) if cache else None,
+        timeout_s=timeout_s,
+    )

@@ -1,0 +1,53 @@
+"""Documents in a directory of this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+from curator.errors import Diagnostic, HostError, InputError, IntegrityError
+from curator.index import MAX_DOCUMENT_BYTES
+from curator.oci import sha256
+from curator.reader._values import Fetched
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryOrigin:
+    """The documents below a directory; an ETag is their hash."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, location: str) -> Self:
+        """Read a path or a `file://` address.
+
+        Raises:
+            InputError: it is another kind of address.
+        """
+        parts = urlsplit(location)
+        if parts.scheme == "file" and parts.netloc in {"", "localhost"}:
+            return cls(Path(unquote(parts.path)))
+        if parts.scheme and location.startswith(f"{parts.scheme}://"):
+            message = f"{parts.scheme}:// is no place that an index is read from"
+            hint = "name an https:// address or a directory"
+            raise InputError(Diagnostic(code="location", message=message, hint=hint))
+        return cls(Path(location))
+
+    def get(self, path: str, etag: str | None = None) -> Fetched | None:
+        """Return a document, or None where there is none."""
+        try:
+            with (self.root / path).open("rb") as file:
+                data = file.read(MAX_DOCUMENT_BYTES + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise HostError(f"cannot read {self.root / path}: {error.strerror}") from error
+        if len(data) > MAX_DOCUMENT_BYTES:
+            raise IntegrityError(f"{path}: more than {MAX_DOCUMENT_BYTES} bytes")
+        found = sha256(data)
+        return Fetched(data=None if found == etag else data, etag=found)
+
+    def close(self) -> None:
+        """There is nothing to let go of."""

@@ -1,0 +1,50 @@
+"""Which parts of an index a question is about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from curator.index import Entry
+
+
+def _begins(whole: str, beginning: str) -> bool:
+    """Say whether a version is another one or begins with it, number by number.
+
+    >>> _begins("12.9", "12"), _begins("12.9", "1")
+    (True, False)
+    """
+    return whole == beginning or whole.startswith(f"{beginning}.")
+
+
+def matches_version(version: str, wanted: str | None) -> bool:
+    """Say whether a version is the wanted one."""
+    return wanted is None or _begins(version, wanted)
+
+
+def matches_minor(minor: str, wanted: str | None) -> bool:
+    """Say whether versions of a minor can be wanted: 14.2 for `14`, `14.2` and `14.2.0`."""
+    return wanted is None or _begins(minor, wanted) or _begins(wanted, minor)
+
+
+def matches_cuda(cuda: str, wanted: str | None) -> bool:
+    """Say whether a CUDA version is the wanted one."""
+    return wanted is None or _begins(cuda, wanted)
+
+
+def wanted_frameworks(name: str, known: Collection[str]) -> Collection[str]:
+    """Return the frameworks that a tag, id or cell can be of; all of them for a digest."""
+    if name.startswith("sha256:"):
+        return known
+    repository, colon, _ = name.rpartition(":")
+    if colon:
+        return {repository.rpartition("/")[2]}
+    return {framework for framework in known if name.startswith(f"{framework}-")}
+
+
+def names_of(entry: Entry) -> set[str]:
+    """Return what an entry is asked for by; its moving tags are its group's to know."""
+    tags = {f"{entry.repository}:{tag}" for tag in entry.tags}
+    return {entry.id, entry.cell, entry.digest, *tags}

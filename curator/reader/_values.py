@@ -1,0 +1,54 @@
+"""What passes between a reader, the place it reads and the place it remembers in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from curator.oci import Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """A document and its ETag; without `data` it is what it was under the ETag that was sent."""
+
+    data: bytes | None
+    etag: str | None
+
+
+class Origin(Protocol):
+    """Where an index is read."""
+
+    def get(self, path: str, etag: str | None = None) -> Fetched | None:
+        """Return a document, or None where there is none."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pins:
+    """What a reader holds an index to once it has seen it.
+
+    `keys` maps the ids of the signing keys to PEM; `gen` is the highest generation ever seen, and
+    `sha256` the hash of its document.
+    """
+
+    store: str
+    keys: dict[str, str]
+    threshold: int
+    gen: int
+    sha256: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """The last verified head, its ETag, when it was seen at its origin (Unix), and the config."""
+
+    data: bytes
+    etag: str | None
+    seen_at: float
+    config: bytes | None

@@ -1,0 +1,96 @@
+"""A static web server over a directory, as good or as bad as a test wants it.
+
+ETags, 304, gzip where it is accepted; `plan` may answer in its place. Everything is counted.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import threading
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+from tests.wire import Handler, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """An answer; `chunks` are sent one by one, with a pause before each."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    chunks: Iterable[bytes] = ()
+    pause_s: float = 0.0
+    reset: bool = False
+
+
+class Site:
+    """The directory at `root` on a loopback port; a context manager."""
+
+    def __init__(self, root: Path, plan: Callable[[str], Reply | None] | None = None) -> None:
+        self.root = root
+        self.plan = plan
+        self.asked: list[tuple[str, int]] = []
+        self.sent = 0
+        self._server = Server(("127.0.0.1", 0), partial(Handler, self._serve))
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    @property
+    def address(self) -> str:
+        """Where it is served."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}/index/"
+
+    def forget(self) -> None:
+        """Count from nothing."""
+        self.asked, self.sent = [], 0
+
+    def _serve(self, handler: Handler) -> None:
+        path = handler.path.removeprefix("/index/").partition("?")[0]
+        reply = (self.plan(path) if self.plan else None) or self._file(path, handler)
+        self.asked.append((path, reply.status))
+        if reply.reset:
+            handler.reset()
+            return
+        handler.reply(reply.status, reply.headers.items(), self._counted(reply))
+
+    def _counted(self, reply: Reply) -> Iterable[bytes]:
+        for chunk in reply.chunks:
+            time.sleep(reply.pause_s)
+            self.sent += len(chunk)
+            yield chunk
+
+    def _file(self, path: str, handler: Handler) -> Reply:
+        try:
+            data = (self.root / path).read_bytes()
+        except OSError:
+            return Reply(status=404, headers={"Content-Length": "0"})
+        etag = f'"{hashlib.sha256(data).hexdigest()}"'
+        if handler.headers.get("If-None-Match") == etag:
+            return Reply(status=304, headers={"ETag": etag})
+        headers = {"ETag": etag}
+        if "gzip" in handler.headers.get("Accept-Encoding", ""):
+            data = gzip.compress(data, mtime=0)
+            headers["Content-Encoding"] = "gzip"
+        return Reply(headers={**headers, "Content-Length": str(len(data))}, chunks=[data])
