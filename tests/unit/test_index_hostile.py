@@ -1,0 +1,141 @@
+"""Damaged and invented documents, read by everything that reads an index: only typed errors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curator.errors import CuratorError, IntegrityError
+from curator.index import CONFIG_PATH, evidence_path, read_index
+from curator.oci import canonical_json, sha256
+from curator.ports import Blob
+from curator.publish import Target, check_store, rebuild
+from curator.reader import IndexReader
+from curator.reader._cache import Cache
+from curator.reader._values import Fetched
+from tests.documents import Memory, filled, rewritten
+from tests.publishing import NOW, PLACE, FolderRegistry
+from tests.unit.test_index import JSON, PLACES, replaced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+KINDS = ("config", "head", "generation", "group", "shard", "evidence")
+CONFIG = {"spec": 1, "store": "store-1", "registry": "registry.example/dl"}
+
+
+@dataclass
+class Documents:
+    """Documents in memory, as a store and as what a reader reads."""
+
+    memory: Memory
+
+    def read(self, path: str) -> Blob | None:
+        data = self.memory.files.get(path)
+        return None if data is None else Blob(data=data, etag=sha256(data))
+
+    def list(self, prefix: str) -> tuple[str, ...]:
+        return tuple(sorted(path for path in self.memory.files if path.startswith(prefix)))
+
+    def get(self, path: str, etag: str | None = None) -> Fetched | None:
+        found = self.read(path)
+        if found is None:
+            return None
+        return Fetched(data=None if found.etag == etag else found.data, etag=found.etag)
+
+    def close(self) -> None:
+        """Hold nothing."""
+
+    def add(self, path: str, data: bytes) -> None:
+        raise AssertionError(f"{path} was written: {data!r}")
+
+    def replace(self, path: str, data: bytes, expected_etag: str | None) -> str:
+        raise AssertionError(f"{path} was written over {expected_etag}: {data!r}")
+
+    def turn(self, name: str) -> AbstractContextManager[None]:
+        raise AssertionError(name)
+
+
+def documents() -> Documents:
+    memory = filled()
+    memory.files[CONFIG_PATH] = canonical_json(CONFIG)
+    memory.files[evidence_path(sha256(b"report"))] = b"report"
+    return Documents(memory)
+
+
+def changed(found: Documents, kind: str, change: Callable[[Any], Any]) -> None:
+    """Change a document and make every hash above it fit."""
+    files = found.memory.files
+    if kind == "config":
+        files[CONFIG_PATH] = json.dumps(change(CONFIG)).encode()
+    elif kind == "evidence":
+        path = min(path for path, data in files.items() if b'"kind":"publish"' in data)
+        data = json.dumps(change(json.loads(files.pop(path)))).encode()
+        files[f"v1/evidence/{sha256(data)[7:]}.json"] = data
+    else:
+        rewritten(found.memory, kind, change)
+
+
+def read_everywhere(found: Documents, root: Path) -> None:
+    """Read with the writer's reading, the check, the reader for tools, and the rebuild."""
+    new = Documents(Memory())
+    target = Target(store=new, registry=FolderRegistry(root), place=PLACE, now=NOW)
+
+    def opened() -> None:
+        reader = IndexReader(found, Cache(None), now=lambda: NOW)
+        reader.refresh()
+        for entry in reader.entries():
+            assert reader.find(entry.id) == entry
+            assert reader.reference(entry).endswith(entry.digest)
+
+    check_store(found, NOW)
+    for read in (lambda: read_index(found), opened, lambda: rebuild(found, target)):
+        try:
+            read()
+        except CuratorError as error:
+            assert isinstance(error, IntegrityError)  # noqa: PT017 - either outcome is right
+        except AssertionError as error:
+            if "was written" not in str(error):
+                raise
+
+
+@settings(max_examples=400, deadline=None)
+@given(kind=st.sampled_from(KINDS), path=PLACES, value=JSON)
+def test_misshapen_documents_give_typed_errors_only(
+    tmp_path_factory: Any, kind: str, path: int, value: object
+) -> None:
+    found = documents()
+    try:
+        changed(found, kind, lambda tree: replaced(tree, path + 1, value))
+    except CuratorError:
+        return
+    read_everywhere(found, tmp_path_factory.getbasetemp())
+
+
+@settings(max_examples=400, deadline=None)
+@given(where=PLACES, place=PLACES, data=st.binary(max_size=6), cut=st.booleans())
+def test_damaged_bytes_give_typed_errors_only(
+    tmp_path_factory: Any, where: int, place: int, data: bytes, *, cut: bool
+) -> None:
+    found = documents()
+    files = found.memory.files
+    path = sorted(files)[where % len(files)]
+    good = files[path]
+    at = place % len(good)
+    files[path] = good[:at] + data + (b"" if cut else good[at + len(data) :])
+    read_everywhere(found, tmp_path_factory.getbasetemp())
+
+
+def test_whole_documents_are_read_by_all(tmp_path: Path) -> None:
+    found = documents()
+    assert check_store(found, NOW).findings == []
+    reader = IndexReader(found, Cache(None), now=lambda: NOW)
+    assert reader.refresh()
+    assert len(reader.entries()) == 3
+    read_everywhere(found, tmp_path)
