@@ -28,12 +28,15 @@ from curator.index import (
     Config,
     Entry,
     EntryChange,
+    FrameworkFile,
     Generation,
     Group,
     Head,
     Model,
     Record,
+    Report,
     Shard,
+    WholeFile,
     instant,
 )
 from curator.oci import canonical_json, hex_of, sha256
@@ -53,10 +56,13 @@ SCHEMA: Final = "https://json-schema.org/draft/2020-12/schema"
 MODELS: Final[Mapping[str, type[Model]]] = {
     "config": Config,
     "entry": Entry,
+    "framework": FrameworkFile,
     "generation": Generation,
     "group": Group,
     "head": Head,
+    "index": WholeFile,
     "record": Record,
+    "report": Report,
     "shard": Shard,
 }
 ATOM: Final = "http://www.w3.org/2005/Atom"

@@ -67,6 +67,7 @@ from curator.index._model import (
 )
 from curator.index._next import Commit, commit_documents, head_document, head_of
 from curator.index._read import MAX_DOCUMENT_BYTES, parse
+from curator.index._shapes import FrameworkFile, Report, WholeFile
 from curator.index._state import (
     Index,
     named,
@@ -92,6 +93,7 @@ __all__ = [
     "Driver",
     "Entry",
     "EntryChange",
+    "FrameworkFile",
     "Generation",
     "Group",
     "GroupLink",
@@ -101,6 +103,7 @@ __all__ = [
     "Model",
     "Outcome",
     "Record",
+    "Report",
     "Shard",
     "ShardLink",
     "Signature",
@@ -112,6 +115,7 @@ __all__ = [
     "Status",
     "SuiteResult",
     "Tip",
+    "WholeFile",
     "commit_documents",
     "entry_id",
     "evidence_path",

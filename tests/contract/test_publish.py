@@ -78,7 +78,7 @@ def test_the_order_of_writes(farm: Farm) -> None:
     assert kinds == [
         "copy registry.example/dl/staging", "add evidence", "replace", "add shard", "add group",
         "add evidence", "add gen", "replace", "tag", "tag", "tag", "tag", "replace",
-        "replace framework", "replace badge", "replace", *["replace schema"] * 7, "replace",
+        "replace framework", "replace badge", "replace", *["replace schema"] * 10, "replace",
     ]  # fmt: skip
     assert [write for write in writes if write.count("/") == 0 and "replace" in write] == [
         "replace config.json", "replace head.json", "replace index.json", "replace feed.xml",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -25,8 +26,6 @@ from tests.publishing import CANDIDATE, LATER, Farm, check, loaded
 from tests.signing import new_signer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from curator.sign import Signer
 
 
@@ -202,7 +201,7 @@ def test_every_document_has_the_shape_that_its_published_schema_says(farm: Farm)
     for schema in schemas.values():
         jsonschema.Draft202012Validator.check_schema(schema)
     checked: dict[str, int] = {}
-    kinds = {"gen": "generation", "group": "group", "shard": "shard"}
+    kinds = {"gen": "generation", "group": "group", "shard": "shard", "framework": "framework"}
     for path in [*root.glob("*.json"), *root.glob("*/*.json")]:
         document = json.loads(path.read_bytes())
         kind = kinds.get(path.parent.name, path.stem)
@@ -214,8 +213,14 @@ def test_every_document_has_the_shape_that_its_published_schema_says(farm: Farm)
             for entry in document.get("entries", ()):
                 jsonschema.validate(entry, schemas["entry"])
     assert checked == {
-        "config": 1, "head": 1, "generation": 2, "group": 3, "shard": 3, "record": 2,
+        "config": 1, "head": 1, "index": 1, "framework": 1, "generation": 2, "group": 3,
+        "shard": 3, "record": 2,
     }  # fmt: skip
+    recorded = (Path(__file__).parent.parent / "data/evidence").glob("*-cuda*.json")
+    reports = [json.loads(path.read_bytes()) for path in recorded]
+    assert len(reports) == 3
+    for report in reports:
+        jsonschema.validate(report, schemas["report"])
     broken = json.loads((root / "head.json").read_bytes()) | {"gen": "1"}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(broken, schemas["head"])
