@@ -108,11 +108,8 @@ def finish(target: Target) -> tuple[str, ...]:
         RefusedError: an immutable tag names another image.
         TemporaryError: store or registry did not answer; the same call finishes later.
     """
-    store = target.store
-    if read_tip(store) is None:
-        return ()
+    store, written = target.store, list[str]()
     with store.turn("finish"):
-        written: list[str] = []
         for _ in range(ROUNDS):
             tip = read_tip(store)
             if tip is None:
@@ -122,7 +119,7 @@ def finish(target: Target) -> tuple[str, ...]:
             if marker is not None and marker.gen == tip.generation.number:
                 break
             written += _bring_up(tip, marker, target)
-        return tuple(written)
+    return tuple(written)
 
 
 def _bring_up(tip: Tip, marker: Marker | None, target: Target) -> list[str]:

@@ -57,10 +57,14 @@ _NO_LINKS = frozenset({errno.EOPNOTSUPP, errno.EPERM, errno.EMLINK})
 
 
 class DirectoryStore:
-    """Index documents as files below `root`, which the first write creates."""
+    """Index documents as files below `root`, which the first write creates.
 
-    def __init__(self, root: Path) -> None:
+    `turn_s` is for how long a writer waits for its turn.
+    """
+
+    def __init__(self, root: Path, *, turn_s: float = TURN_S) -> None:
         self._root = root
+        self._turn_s = turn_s
         self._prepared: set[str] = set()
 
     def read(self, path: str) -> Blob | None:
@@ -135,11 +139,11 @@ class DirectoryStore:
 
     @contextmanager
     def turn(self, name: str) -> Iterator[None]:
-        """Wait for a turn among this store's writers; after `TURN_S` go on without one."""
+        """Wait for a turn among this store's writers; after a while go on without one."""
         if not self._root.is_dir():
             yield
             return
-        with self._held(f"{_LOCK}-{name}", TURN_S):
+        with self._held(f"{_LOCK}-{name}", self._turn_s):
             yield
 
     @contextmanager

@@ -365,3 +365,28 @@ def test_the_lock_is_a_file_lock(directory: DirectoryStore, root: Path) -> None:
     blob = directory.read("v1/x")
     assert blob is not None
     assert blob.data == b"2"
+
+
+def test_a_turn_is_one_writers_at_a_time(directory: DirectoryStore, root: Path) -> None:
+    directory.add("v1/x", b"x")
+    inside: list[int] = []
+
+    def take(number: int) -> None:
+        with DirectoryStore(root).turn("commit"):
+            inside.append(number)
+            time.sleep(0.01)
+            assert inside[-1] == number
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(take, range(16)))
+    assert sorted(inside) == list(range(16))
+
+
+def test_whoever_waited_for_a_turn_long_enough_goes_on(
+    directory: DirectoryStore, root: Path
+) -> None:
+    directory.add("v1/x", b"x")
+    with directory.turn("commit"), DirectoryStore(root, turn_s=0.1).turn("commit"):
+        directory.add("v1/y", b"y")
+    with directory.turn("commit"), directory.turn("finish"):
+        assert directory.list("v1/") == ("v1/x", "v1/y")
