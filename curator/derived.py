@@ -21,6 +21,7 @@ from xml.etree import ElementTree as ET
 
 from packaging.version import Version
 from pydantic import TypeAdapter
+from pydantic_core import to_json
 
 from curator.index import (
     ENTRY_VERSION,
@@ -97,8 +98,9 @@ class Listed:
 
 def listed(shard: bytes) -> tuple[Listed, ...]:
     """Return the entries of a shard's document; those of a later version are not shown."""
+    # A shard is canonical JSON, and so is a part of it that is written in the order it was read.
     return tuple(
-        Listed(entry["id"], canonical_json(entry).decode(), entry)
+        Listed(entry["id"], to_json(entry).decode(), entry)
         for entry in json.loads(shard)["entries"]
         if entry["v"] == ENTRY_VERSION
     )

@@ -113,7 +113,7 @@ def moving_tags(entry: Entry) -> tuple[str, ...]:
 
     A pre-release competes for its full name only: nobody who asks for 2.10 means 2.10.0rc1.
     """
-    version = Version(entry.stack.version)
+    version = _version(entry.stack.version)
     if version.is_prerelease:
         return (full_tag(entry),)
     minor, suffix = minor_of(entry.stack.version), _suffix(entry)

@@ -28,6 +28,17 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 PLATFORM = machines.PLATFORM
+ENGINE = (
+    "test_bake", "test_base", "test_dockerfiles", "test_engine", "test_kernels", "test_lock",
+    "test_mirrors", "test_provision", "test_ptx", "test_runner",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let what uses the engine, or looks at the whole machine, run one by one (`pytest -n 2`)."""
+    for item in items:
+        if item.path.parent.name == "e2e" or item.path.stem.startswith(ENGINE):
+            item.add_marker(pytest.mark.xdist_group("engine"))
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import json
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from curator.errors import IntegrityError
 from curator.index._model import SPEC, Model
@@ -38,7 +39,7 @@ def _check_json(data: bytes, name: str) -> None:
     """Refuse what two JSON readers could read differently."""
     try:
         value = json.loads(data.decode(), parse_float=_refuse_number, parse_constant=_refuse_number)
-        if not _is_canonical(value, data):
+        if not _is_whole(value, data):
             json.loads(data.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{name}: {error}") from error
@@ -48,10 +49,9 @@ def _check_json(data: bytes, name: str) -> None:
     _check_depth(value, name)
 
 
-def _is_canonical(value: object, data: bytes) -> bool:
-    """Say whether these are the bytes that we would write: then no key stands twice in them."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return text.encode() == data
+def _is_whole(value: object, data: bytes) -> bool:
+    """Say whether the value is written as it was read: then no key stood twice in it."""
+    return to_json(value) == data
 
 
 def _check_spec(value: dict[str, Any], name: str) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from curator.oci import Digest
 
 # What one publish reads again and again; an older shard is only parsed once more.
-REMEMBERED_SHARDS = 256
+REMEMBERED_SHARDS = 64
 
 
 @dataclass(frozen=True, kw_only=True)

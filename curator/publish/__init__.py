@@ -117,7 +117,7 @@ def publish(
     if failures and not held:
         return _rejected(failures)
     entries, failed = tuple(landed.index.at(entry) for entry in held), tuple(failures)
-    unfinished = _finish(target)
+    unfinished = _finish(target, landed.made)
     if landed.made is None:
         return AlreadyCommitted(
             gen=landed.index.number, entries=entries, failures=failed, unfinished=unfinished
@@ -143,9 +143,9 @@ def recover(target: Target) -> tuple[str, ...]:
     return finish(target)
 
 
-def _finish(target: Target) -> CuratorError | None:
+def _finish(target: Target, gen: int | None) -> CuratorError | None:
     try:
-        finish(target)
+        finish(target, gen)
     except CuratorError as error:
         log.warning("committed, but tags or derived files lag behind: %s", error)
         return error

@@ -127,7 +127,8 @@ def commit(
 
     def entries(state: Index) -> Index:
         after = state.merge(_entries(changes, state, target.now, failures))
-        _require_expected(expect, state, pointed(state, after))
+        if expect:
+            _require_expected(expect, state, pointed(state, after))
         return after
 
     return amend(index, groups(changes), target, publish_key(changes), entries)

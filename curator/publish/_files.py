@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from curator.publish._values import Target
 
 ATTEMPTS = 20
-GENERATION = re.compile(rb'^"generation":(\d{1,18})', re.MULTILINE)
+GENERATION = re.compile(rb'\n"generation":(\d{1,18})')
 
 
 def write_files(
@@ -107,7 +107,7 @@ class _Shard:
         return isinstance(other, _Shard) and other.sha256 == self.sha256
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
 def _listed(shard: _Shard) -> tuple[Listed, ...]:
     return listed(named(shard.store, shard_path(shard.sha256), shard.sha256))
 

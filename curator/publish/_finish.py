@@ -101,8 +101,11 @@ class Wanted:
         self.immutable.add(name)
 
 
-def finish(target: Target) -> tuple[str, ...]:
+def finish(target: Target, gen: int | None = None) -> tuple[str, ...]:
     """Bring head, tags and derived files to the newest generation; return what was written.
+
+    With `gen`, only if that generation was not brought yet: the later ones have publishers of
+    their own, and one of those who wait works for all of them.
 
     Raises:
         RefusedError: an immutable tag names another image.
@@ -111,11 +114,13 @@ def finish(target: Target) -> tuple[str, ...]:
     store, written = target.store, list[str]()
     with store.turn("finish"):
         for _ in range(ROUNDS):
+            marker = _read_marker(target)
+            if marker is not None and gen is not None and marker.gen >= gen:
+                break
             tip = read_tip(store)
             if tip is None:
                 break
             written += [*move_head(tip, target), *_name_registry(target)]
-            marker = _read_marker(target)
             if marker is not None and marker.gen == tip.generation.number:
                 break
             written += _bring_up(tip, marker, target)

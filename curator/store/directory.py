@@ -19,6 +19,7 @@ import fcntl
 import os
 import re
 import secrets
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -188,17 +189,12 @@ class DirectoryStore:
     def _held(self, name: str, timeout_s: float) -> Iterator[bool]:
         """Hold a lock, or say after a while that it is not to be had.
 
-        The kernel releases it when its holder dies.
+        The kernel releases it when its holder dies, and serves those who wait in their order.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         lock = os.open(self._root / name, flags, 0o666)
         try:
-            deadline, pause_s = time.monotonic() + timeout_s, 0.0005
-            while not (held := _try_lock(lock)) and time.monotonic() < deadline:
-                # Whoever has waited long asks as often as whoever has just come: nobody starves.
-                time.sleep(pause_s * (1 + secrets.randbelow(1000) / 1000))
-                pause_s = min(2 * pause_s, 0.004)
-            yield held
+            yield _try_lock(lock) or _wait_lock(lock, timeout_s)
         finally:
             os.close(lock)
 
@@ -237,6 +233,25 @@ def _try_lock(lock: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _wait_lock(lock: int, timeout_s: float) -> bool:
+    """Queue for a lock; say whether it came in time.
+
+    The kernel's queue knows no time-out, so a thread stands in it. Once nobody waits for the thread
+    any more, its descriptor is the last one: closing it gives back what came too late.
+    """
+    queued, came = os.dup(lock), threading.Event()
+
+    def queue() -> None:
+        try:
+            fcntl.flock(queued, fcntl.LOCK_EX)
+            came.set()
+        finally:
+            os.close(queued)
+
+    threading.Thread(target=queue, daemon=True).start()
+    return came.wait(timeout_s)
 
 
 def _read(where: int, name: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from curator.cli._ports import now
+from curator.publish import Committed, publish
+from curator.store import open_store
 from tests.publishing import CANDIDATE, Farm
 from tests.signing import new_signer, private_pem
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from curator.sign import Signer
+    from tests.azurite import Azurite
 
 
 @dataclass(frozen=True)
@@ -112,3 +116,23 @@ def test_a_place_that_is_none_is_refused(tmp_path: Path) -> None:
         )
         assert result.returncode in {1, 2}, result.stderr
         assert "Traceback" not in result.stderr
+
+
+def test_an_index_in_azure_is_looked_at_alike(tmp_path: Path, azurite: Azurite) -> None:
+    farm = Farm(tmp_path)
+    place = azurite.location(azurite.created())
+    target = farm.target(store=open_store(place, azurite.environ))
+    assert isinstance(publish([farm.change()], target), Committed)
+    for arguments in (("verify",), ("status",), ("show",)):
+        result = subprocess.run(
+            [sys.executable, "-c", "from curator.cli import main; main()", "--json", "index",
+             *arguments, "--store", place],
+            cwd=tmp_path,
+            env={**os.environ, **azurite.environ},
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        data = json.loads(result.stdout)["data"]
+        assert data["entries"] == 1 or len(data["entries"]) == 1
