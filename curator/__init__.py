@@ -46,9 +46,10 @@ def open_index(
 
     from curator.oci import hex_of, sha256  # noqa: PLC0415
     from curator.reader import open_reader  # noqa: PLC0415
-    from curator.settings import cache_directory  # noqa: PLC0415
+    from curator.settings import cache_directory, located  # noqa: PLC0415
 
-    place = str(location)
+    # A relative path is another place in another directory.
+    place = located(str(location), Path.cwd())
     if cache == "":
         name = hex_of(sha256(place.rstrip("/").encode()))[:16]
         cache = cache_directory(os.environ) / "index" / name

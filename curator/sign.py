@@ -20,7 +20,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
@@ -30,6 +30,8 @@ from curator.oci import CONFIG, MANIFEST, Descriptor, Manifest, canonical_json, 
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
     from curator.index import Head
     from curator.oci import Digest
@@ -81,7 +83,7 @@ def _private(pem: bytes, password: bytes | None) -> _Private:
     hint = "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem"
     try:
         key = serialization.load_pem_private_key(pem, password)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         message = f"not a private key in PEM, or not its password: {error}"
         raise InputError(Diagnostic(code="key", message=message, hint=hint)) from error
     if not isinstance(key, _Private) or not _is_taken(key.public_key()):
@@ -110,7 +112,7 @@ def public_key(pem: bytes) -> SigningKey:
     """
     try:
         key = serialization.load_pem_public_key(pem)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         message = f"not a public key in PEM: {error}"
         raise InputError(Diagnostic(code="key", message=message)) from error
     if not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey) or not _is_taken(
@@ -124,13 +126,17 @@ def public_key(pem: bytes) -> SigningKey:
 def _described(key: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey) -> SigningKey:
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     pem = key.public_bytes(serialization.Encoding.PEM, form).decode()
-    der = key.public_bytes(serialization.Encoding.DER, form)
     is_ec = isinstance(key, ec.EllipticCurvePublicKey)
     return SigningKey(
-        keyid=hashlib.sha256(der).hexdigest(),
+        keyid=_keyid(key),
         scheme="ecdsa-sha2-nistp256" if is_ec else "ed25519",
         public=pem,
     )
+
+
+def _keyid(key: PublicKeyTypes) -> str:
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return hashlib.sha256(key.public_bytes(serialization.Encoding.DER, form)).hexdigest()
 
 
 def encoded(statement: bytes) -> bytes:
@@ -164,13 +170,15 @@ def _is_signed(key: SigningKey, signature: str, data: bytes) -> bool:
     try:
         raw = base64.b64decode(signature, validate=True)
         public = serialization.load_pem_public_key(key.public.encode())
+        if _keyid(public) != key.keyid:
+            return False  # one key under two names is one key
         if isinstance(public, ed25519.Ed25519PublicKey) and key.scheme == "ed25519":
             public.verify(raw, data)
         elif isinstance(public, ec.EllipticCurvePublicKey) and key.scheme != "ed25519":
             public.verify(raw, data, ec.ECDSA(hashes.SHA256()))
         else:
             return False
-    except (InvalidSignature, ValueError, TypeError, binascii.Error):
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError, binascii.Error):
         return False
     return True
 

@@ -34,6 +34,7 @@ ENGINE = (
 )  # fmt: skip
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let what uses the engine, or looks at the whole machine, run one by one (`pytest -n 2`)."""
     for item in items:

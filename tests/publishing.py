@@ -10,8 +10,11 @@ import hashlib
 import itertools
 import json
 import os
+import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from curator.errors import RefusedError
@@ -42,7 +45,6 @@ from curator.store import DirectoryStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from curator.oci import Digest, Reference
     from curator.ports import Blob, Registry, Store
@@ -350,6 +352,14 @@ def reported(
         status=Status(state="unpublished"),
     )
     return entry, report
+
+
+@contextmanager
+def in_memory() -> Iterator[Path]:
+    """Give a directory in memory where there is such: for what asks nothing of a disk."""
+    memory = Path("/dev/shm")  # noqa: S108 - named by the system, made for this
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
+        yield Path(directory)
 
 
 def loaded(root: Path, path: str) -> Any:

@@ -32,13 +32,16 @@ _MINOR = re.compile(r"\d+(\.\d+)?")
 
 Sha256 = Annotated[Digest, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z$")]
+Time = Annotated[
+    str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$")
+]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._+-]{0,199}$")]
 # PEP 440 in its normal form, so that every stored version can be compared.
 Version = Annotated[
     str,
     Field(
-        pattern=r"^\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[a-z0-9]+(\.[a-z0-9]+)*)?$",
+        pattern=r"^[0-9]+(\.[0-9]+)*((a|b|rc)[0-9]+)?(\.post[0-9]+)?(\.dev[0-9]+)?"
+        r"(\+[a-z0-9]+(\.[a-z0-9]+)*)?$",
         max_length=64,
     ),
 ]

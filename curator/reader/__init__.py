@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from curator.errors import (
+    Diagnostic,
     ForkError,
     FreezeError,
+    InputError,
     IntegrityError,
     MixedError,
     RefusedError,
@@ -112,7 +114,7 @@ def open_reader(
 
 
 def _origin(location: str, timeout_s: float) -> Origin:
-    if location.startswith(("https:", "http:")):
+    if location.lower().startswith(("https:", "http:")):
         from curator.reader._http import WebOrigin  # noqa: PLC0415 - not for directories
 
         return WebOrigin(location, timeout_s)
@@ -123,7 +125,12 @@ def _key(key: bytes | str | Path) -> SigningKey:
     from curator.sign import public_key  # noqa: PLC0415 - only where something is signed
 
     if isinstance(key, Path):
-        key = key.read_bytes()
+        path = key
+        try:
+            key = path.read_bytes()
+        except OSError as error:
+            message = f"cannot read the key {path}: {error.strerror}"
+            raise InputError(Diagnostic(code="key", message=message)) from error
     return public_key(key.encode() if isinstance(key, str) else key)
 
 
@@ -184,7 +191,7 @@ class IndexReader:
     def registry(self) -> str:
         """Where the images are, `host[:port][/prefix]`."""
         if self._config is None:
-            raise IntegrityError(f"{CONFIG_PATH} is missing, so nobody knows where images are")
+            raise RefusedError("this index was not read: call refresh()")
         return self._config.registry
 
     @property
@@ -270,16 +277,13 @@ class IndexReader:
     def _refresh(self) -> bool:
         before = self._cache.copy()
         try:
-            copy = self._fetched(before)
+            return self._take(self._fetched(before), is_offline=False)
         except TemporaryError as error:
             if before is None:
                 raise
             if not self.is_offline:
                 log.warning("reading the copy of before: %s", error)
-            self.is_offline = True
-            return self._take(before)
-        self.is_offline = False
-        return self._take(copy)
+            return self._take(before, is_offline=True)
 
     def _fetched(self, before: Copy | None) -> Copy:
         """Return head and config as they are at the origin; one request where nothing changed."""
@@ -291,55 +295,64 @@ class IndexReader:
         if head.data is None:
             raise IntegrityError(f"{HEAD_PATH}: unchanged, says the server, and never sent it")
         config = self._origin.get(CONFIG_PATH)
-        data = config.data if config else None
-        return Copy(data=head.data, etag=head.etag, seen_at=time.time(), config=data)
+        if config is None or config.data is None:
+            raise _Moved(IntegrityError(f"{CONFIG_PATH} is missing"))
+        etag = head.etag if head.etag and head.etag.isascii() else None
+        return Copy(data=head.data, etag=etag, seen_at=time.time(), config=config.data)
 
-    def _take(self, copy: Copy) -> bool:
+    def _take(self, copy: Copy, *, is_offline: bool) -> bool:
         """Verify a head and what it names, and let the reader stand there."""
-        head = parse_head(copy.data)
-        self._config = parse(Config, copy.config, CONFIG_PATH) if copy.config else None
+        head, config = parse_head(copy.data), parse(Config, copy.config, CONFIG_PATH)
         pins = self._cache.pins()
-        self._verify(head, pins)
+        self._verify(head, config, pins, is_offline=is_offline)
         tip = parse_generation(self._named(generation_path(head.gen), head.sha256), head.gen)
         if tip.generation.store != head.store:
             raise MixedError(
                 f"the head is of store {head.store}, generation {head.gen} of another one"
             )
         is_new = self._tip is None or self._tip.sha256 != tip.sha256
-        if not self.is_offline:
-            self._cache.pin(lambda now: self._risen(now, head))
+        if not is_offline:
+            known = self._cache.copy()
+            self._cache.pin(lambda now: self._risen(now, pins, head, config))
             self._cache.remember(copy)
-        before, self._tip, self._seen_at = self._tip, tip, copy.seen_at
-        if is_new and before is not None:
-            self._forget(before, tip)
+            if known is None or known.data != copy.data:
+                self._forget(tip)
+        self._tip, self._config, self._seen_at = tip, config, copy.seen_at
+        self.is_offline = is_offline
         return is_new
 
-    def _verify(self, head: Head, pins: Pins | None) -> None:
+    def _verify(self, head: Head, config: Config, pins: Pins | None, *, is_offline: bool) -> None:
         """Hold a head against keys, clock, and what was seen before.
+
+        A copy was held against what was seen when it was made, and may be older than that since.
 
         Raises:
             IntegrityError: as the module's text says.
         """
-        keys, threshold = self._keys(pins)
+        keys, threshold = self._keys(config, pins)
         if keys:
             from curator.sign import verify_head  # noqa: PLC0415 - only where it is signed
 
             verify_head(head, keys, threshold)
-        if pins is not None and pins.store != head.store:
-            raise StrangerError(
-                f"store {head.store} stands where {pins.store} was read before: if that is right, "
-                f"delete {self._cache.pins_file}"
-            )
-        if self._config is not None and self._config.store != head.store:
-            raise MixedError(f"{CONFIG_PATH} is of store {self._config.store}, the head of another")
-        _refuse_old(head, pins)
+        self._refuse_strange(head, pins)
+        if config.store != head.store:
+            raise MixedError(f"{CONFIG_PATH} is of store {config.store}, the head of another")
+        if not is_offline:
+            _refuse_old(head, pins)
         if head.expires is not None and _instant(head.expires) < _instant(self._now()):
             raise FreezeError(
                 f"generation {head.gen} was signed until {head.expires}: nobody has signed a newer "
                 "one, or it is held back"
             )
 
-    def _keys(self, pins: Pins | None) -> tuple[tuple[SigningKey, ...], int]:
+    def _refuse_strange(self, head: Head, pins: Pins | None) -> None:
+        if pins is not None and pins.store != head.store:
+            raise StrangerError(
+                f"store {head.store} stands where {pins.store} was read before: if that is right, "
+                f"delete {self._cache.pins_file}"
+            )
+
+    def _keys(self, config: Config, pins: Pins | None) -> tuple[tuple[SigningKey, ...], int]:
         """Return the keys to trust: those that were given, else the pinned, else the index's own.
 
         Raises:
@@ -347,11 +360,9 @@ class IndexReader:
         """
         if self._trusted:
             return self._trusted, self._threshold
-        config = self._config
-        named = {key.keyid: key.public for key in config.keys} if config else {}
         if pins is None or not pins.keys:
-            return (config.keys, config.threshold) if config else ((), 1)
-        if config is not None and (named != pins.keys or config.threshold < pins.threshold):
+            return config.keys, config.threshold
+        if _named_keys(config) != pins.keys or config.threshold < pins.threshold:
             raise StrangerError(
                 "the index names other keys than those it was first read with: if that is right, "
                 f"delete {self._cache.pins_file}"
@@ -360,17 +371,22 @@ class IndexReader:
 
         return tuple(public_key(pem.encode()) for pem in pins.keys.values()), pins.threshold
 
-    def _risen(self, pins: Pins | None, head: Head) -> Pins:
-        """Return the pins after a verified head; another reader may have seen a later one."""
-        _refuse_old(head, pins)
-        keys, threshold = self._keys(pins)
-        pinned = pins.keys if pins and pins.keys else {}
-        if not self._trusted:
-            pinned = {key.keyid: key.public for key in keys}
+    def _risen(self, now: Pins | None, before: Pins | None, head: Head, config: Config) -> Pins:
+        """Return the pins after a verified head.
+
+        Raises:
+            _Moved: another reader saw a later head meanwhile: look again.
+            StrangerError: another reader saw another store meanwhile.
+        """
+        self._refuse_strange(head, now)
+        if now is not None and now != before and now.gen > head.gen:
+            raise _Moved(RollbackError(f"generation {now.gen} was seen here meanwhile"))
+        _refuse_old(head, now)
+        keys = _named_keys(config) or {key.keyid: key.public for key in self._trusted}
         return Pins(
             store=head.store,
-            keys=pinned,
-            threshold=threshold,
+            keys=now.keys if now and now.keys else keys,
+            threshold=max(config.threshold, now.threshold if now else 1),
             gen=head.gen,
             sha256=head.sha256,
         )
@@ -438,17 +454,24 @@ class IndexReader:
         ]
         return max(found, key=_age, default=None)
 
-    def _forget(self, before: Tip, tip: Tip) -> None:
+    def _forget(self, tip: Tip) -> None:
         """Drop what neither this state nor the one before names."""
-        kept = {before.sha256, tip.sha256}
-        for state in (before, tip):
-            for link in state.generation.groups.values():
+        kept: set[Digest] = set()
+        for state in filter(None, (self._tip, tip)):
+            kept.add(state.sha256)
+            for name, link in state.generation.groups.items():
                 kept.add(link.sha256)
-                group = self._groups.get(link.sha256)
-                kept |= {part.sha256 for part in group.shards.values()} if group else set()
+                data = self._cache.document(link.sha256)
+                if data is not None:
+                    parts = parse_group(data, name, link).shards.values()
+                    kept |= {part.sha256 for part in parts}
         self._groups = {name: group for name, group in self._groups.items() if name in kept}
         self._shards = {name: shard for name, shard in self._shards.items() if name in kept}
         self._cache.forget_all_but(kept)
+
+
+def _named_keys(config: Config) -> dict[str, str]:
+    return {key.keyid: key.public for key in config.keys}
 
 
 def _refuse_old(head: Head, pins: Pins | None) -> None:
@@ -461,7 +484,10 @@ def _refuse_old(head: Head, pins: Pins | None) -> None:
 
 
 def _instant(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise IntegrityError(f"{text!r} is no time: {error}") from error
 
 
 def _age(entry: Entry) -> str:

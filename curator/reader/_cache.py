@@ -66,37 +66,41 @@ class Cache:
             return
         names = {f"doc-{hex_of(digest)}.json" for digest in digests}
         oldest = time.time() - GRACE_S
-        for path in self._directory.glob("doc-*.json"):
+        for path in (*self._directory.glob("doc-*.json"), *self._directory.glob(".*-*")):
             with contextlib.suppress(OSError):
                 if path.name not in names and path.stat().st_mtime < oldest:
                     path.unlink()
 
     def copy(self) -> Copy | None:
-        """Return the last verified head; a damaged one is none."""
+        """Return the last verified head and its config; damaged ones are none."""
         if self._directory is None:
             return self._copy
-        head, about = self._read("head.json"), self._read("seen.json")
-        try:
-            value = json.loads(about or b"")
-            if head is None or value["sha256"] != sha256(head):
-                return None
-            etag = value["etag"]
-            return Copy(
-                data=head,
-                etag=etag and str(etag),
-                seen_at=float(value["at"]),
-                config=self._read("config.json"),
-            )
-        except (ValueError, KeyError, TypeError):
+        head, config = self._read("head.json"), self._read("config.json")
+        about = self._read("seen.json")
+        if head is None or config is None or about is None:
             return None
+        try:
+            value = json.loads(about)
+            etag, seen_at = value["etag"], value["at"]
+            if [value["head"], value["config"]] != [sha256(head), sha256(config)]:
+                return None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+        if type(seen_at) is not float or not (etag is None or _is_etag(etag)):
+            return None
+        return Copy(data=head, etag=etag, seen_at=seen_at, config=config)
 
     def remember(self, copy: Copy) -> None:
-        """Remember a verified head."""
+        """Remember a verified head and its config."""
         self._copy = copy
-        if copy.config is not None:
-            self._write("config.json", copy.config)
-        about = {"at": copy.seen_at, "etag": copy.etag, "sha256": sha256(copy.data)}
+        about = {
+            "at": copy.seen_at,
+            "etag": copy.etag,
+            "head": sha256(copy.data),
+            "config": sha256(copy.config),
+        }
         self._write("head.json", copy.data)
+        self._write("config.json", copy.config)
         self._write("seen.json", json.dumps(about).encode())
 
     def pins(self) -> Pins | None:
@@ -168,10 +172,17 @@ class Cache:
             temporary.unlink(missing_ok=True)
 
 
+def _is_etag(text: object) -> bool:
+    """Say whether this can be sent as an ETag."""
+    return isinstance(text, str) and text.isascii() and text.isprintable()
+
+
 def _pins(data: bytes) -> Pins | None:
     try:
         value: Any = json.loads(data)
         if any(type(value[name]) is not kind for name, kind in _FIELDS.items()):
+            return None
+        if any(type(text) is not str for text in value["keys"].values()):
             return None
         return Pins(**{name: value[name] for name in _FIELDS})
     except (ValueError, KeyError, TypeError, RecursionError):

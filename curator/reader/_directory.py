@@ -26,13 +26,19 @@ class DirectoryOrigin:
         Raises:
             InputError: it is another kind of address.
         """
-        parts = urlsplit(location)
+        try:
+            parts = urlsplit(location)
+        except ValueError as error:
+            message = f"not a place: {location!r} ({error})"
+            raise InputError(Diagnostic(code="location", message=message)) from error
         if parts.scheme == "file" and parts.netloc in {"", "localhost"}:
             return cls(Path(unquote(parts.path)))
         if parts.scheme and location.startswith(f"{parts.scheme}://"):
             message = f"{parts.scheme}:// is no place that an index is read from"
             hint = "name an https:// address or a directory"
             raise InputError(Diagnostic(code="location", message=message, hint=hint))
+        if "\0" in location:
+            raise InputError(Diagnostic(code="location", message=f"not a path: {location!r}"))
         return cls(Path(location))
 
     def get(self, path: str, etag: str | None = None) -> Fetched | None:

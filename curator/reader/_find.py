@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from curator.index import minor_of
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -26,7 +28,7 @@ def matches_version(version: str, wanted: str | None) -> bool:
 
 def matches_minor(minor: str, wanted: str | None) -> bool:
     """Say whether versions of a minor can be wanted: 14.2 for `14`, `14.2` and `14.2.0`."""
-    return wanted is None or _begins(minor, wanted) or _begins(wanted, minor)
+    return wanted is None or _begins(minor, wanted) or minor_of(wanted) == minor
 
 
 def matches_cuda(cuda: str, wanted: str | None) -> bool:

@@ -51,4 +51,4 @@ class Copy:
     data: bytes
     etag: str | None
     seen_at: float
-    config: bytes | None
+    config: bytes

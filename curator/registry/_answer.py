@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from curator import wire
 from curator.errors import IntegrityError, RefusedError, TemporaryError
-from curator.registry import _wire
 from curator.registry._retry import RETRIED
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def read(response: BaseHTTPResponse, registry: str, limit: int) -> Answer:
     """
     good = response.status < 300  # noqa: PLR2004
     allowed = limit if good else MAX_ERROR_BYTES
-    data = _wire.read(response, allowed + 1)
+    data = wire.read(response, allowed + 1)
     if good and len(data) > allowed:
         raise IntegrityError(f"{registry} sends more than {allowed} bytes where less is right")
     return Answer(

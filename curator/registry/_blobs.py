@@ -37,7 +37,7 @@ from curator.registry._answer import (
     number,
 )
 from curator.registry._retry import RETRIED, pause_s, repeat
-from curator.registry._wire import PIECE
+from curator.wire import PIECE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,25 +12,17 @@ certificate for it.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import socket
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from curator.errors import IntegrityError
+from curator.wire import is_loopback
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _AZURE_WIRE_SERVER = IPv4Address("168.63.129.16")
-
-
-def is_loopback(registry: str) -> bool:
-    """Whether a registry is on this machine, where docker too speaks plain HTTP."""
-    host = urlsplit(f"//{registry}").hostname or ""
-    with contextlib.suppress(ValueError):
-        return ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def joined(base: str, address: str) -> SplitResult:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from curator.registry._retry import Deadline
-    from curator.registry._wire import Wire
+    from curator.wire import Wire
 
 MAX_TOKEN_BYTES = 64 * 1024
 

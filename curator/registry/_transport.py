@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
+from curator import wire
 from curator.errors import IntegrityError
-from curator.registry import _wire
 from curator.registry._answer import (
     MAX_ERROR_BYTES,
     OK,
@@ -21,10 +21,10 @@ from curator.registry._answer import (
     number,
     read,
 )
-from curator.registry._guards import check_elsewhere, is_loopback, joined, own_path
+from curator.registry._guards import check_elsewhere, joined, own_path
 from curator.registry._retry import RETRIED, Deadline, PostponedError, TransferDeadline, repeat
 from curator.registry._tokens import Authority, Scope
-from curator.registry._wire import Wire
+from curator.wire import Wire, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -136,7 +136,7 @@ class Transport:
         try:
             yield _body(response, source, blob, offset)
         finally:
-            _wire.close(response)
+            wire.close(response)
 
     def location(self, target: Reference, answer: Answer) -> str:
         """Return where an upload goes on: a path of the same registry.
@@ -196,7 +196,7 @@ def _url(registry: str, path: str, query: Mapping[str, str] | None) -> str:
 
 def _drain(response: BaseHTTPResponse) -> None:
     """Let a connection be used again, unless its answer is too long to read for that."""
-    _wire.read(response, MAX_ERROR_BYTES + 1)
+    wire.read(response, MAX_ERROR_BYTES + 1)
 
 
 def _body(
@@ -216,7 +216,7 @@ def _body(
     told = response.headers.get("Content-Range", "")
     if begin and not told.startswith(f"bytes {begin}-"):
         raise IntegrityError(f"{doing}: asked for what follows {begin}, {told[:100]!r} comes")
-    return _skipping(_wire.pieces(response, blob.size - begin), offset - begin)
+    return _skipping(wire.pieces(response, blob.size - begin), offset - begin)
 
 
 def _skipping(pieces: Iterator[bytes], count: int) -> Iterator[bytes]:

@@ -4,7 +4,8 @@
 
 Each publish is an image of its own, in one of five groups whose moving tags all writers share. Each
 answer is noted on the disk before the next publish. A checker that uses nothing of the package
-then walks the chain. The yardstick is what one small write with fsync costs in the same run.
+then walks the chain. The yardsticks are what one small write with fsync costs in the same run, and
+what the writers and everything else on the machine took of its processors.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import resource
 import statistics
 import sys
 import tempfile
@@ -102,12 +104,31 @@ def fsync_ms(root: Path) -> float:
     return statistics.median(times)
 
 
-def run(job: Job, writers: int) -> float:
-    """Let all writers run to their end; return how many seconds that took."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What a run took: of time, of the processors by its writers, and by everything else."""
+
+    seconds: float
+    own_s: float
+    others_s: float
+
+
+def busy_s() -> tuple[float, float]:
+    """Return the processor time of all ended children, and of the whole machine."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _, _, irq, soft = (int(ticks) for ticks in fields[:7])
+    whole = (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
+    return children.ru_utime + children.ru_stime, whole
+
+
+def run(job: Job, writers: int) -> Taken:
+    """Let all writers run to their end; return what that took."""
     jobs = [
         Job(job.root, job.location, job.environment, number, job.each) for number in range(writers)
     ]
     start = SPAWN.Barrier(writers + 1)
+    own, whole = busy_s()
     processes = [SPAWN.Process(target=work, args=(job, start)) for job in jobs]
     for process in processes:
         process.start()
@@ -117,7 +138,9 @@ def run(job: Job, writers: int) -> float:
         process.join()
     if any(process.exitcode for process in processes):
         raise SystemExit("a writer failed")
-    return time.monotonic() - started
+    seconds = time.monotonic() - started
+    own, whole = (after - before for after, before in zip(busy_s(), (own, whole), strict=True))
+    return Taken(seconds=seconds, own_s=own, others_s=whole - own)
 
 
 def main() -> None:
@@ -138,23 +161,26 @@ def main() -> None:
             location, environment = "azure:bench", {"AZURE_STORAGE_CONNECTION_STRING": connection}
         job = Job(root, location, environment, 0, options.each)
         yardstick = fsync_ms(root)
-        seconds = run(job, options.writers)
+        taken = run(job, options.writers)
         answers = list(acknowledged(root))
         walk = Walk.of(Farm(root), open_store(location, environment))
         wrong = violations(walk, answers)
-        report(options, seconds, sorted(took for *_, took in answers), yardstick)
+        report(options, taken, sorted(took for *_, took in answers), yardstick)
     for line in wrong[:20]:
         print("VIOLATION", line)
     print(f"{len(answers)} acknowledged, {len(wrong)} violations")
     sys.exit(1 if wrong else 0)
 
 
-def report(options: Any, seconds: float, times: list[float], yardstick: float) -> None:
-    rate = len(times) / seconds
+def report(options: Any, taken: Taken, times: list[float], yardstick: float) -> None:
+    rate = len(times) / taken.seconds
     p50, p99 = times[len(times) // 2], times[int(len(times) * 0.99)]
     print(f"{options.store}: {options.writers} writers x {options.each}")
     print(f"  {rate:.1f} publishes/s, p50 {p50:.2f} s, p99 {p99:.2f} s, longest {times[-1]:.2f} s")
     print(f"  one small fsync {yardstick:.2f} ms: a publish costs {1000 / rate / yardstick:.0f} x")
+    others = taken.others_s / taken.seconds
+    print(f"  {1000 * taken.own_s / len(times):.0f} ms of a processor for each publish", end="")
+    print(f"; something else kept {others:.1f} of {os.cpu_count()} processors busy")
 
 
 if __name__ == "__main__":

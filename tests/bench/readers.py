@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from curator.index import Entry
 
 WRITERS = 4
+PAUSE_S = 0.002
 
 
 def told(entries: Iterable[Entry]) -> str:
@@ -43,7 +44,8 @@ def read_on(root: Path, number: int) -> None:
     with curator.open_index(root / "store", cache=None) as index:
         while True:
             is_last = (root / "stop").exists()
-            index.refresh()
+            if not index.refresh():
+                time.sleep(PAUSE_S)
             reads += 1
             if not seen or seen[-1][0] != index.generation:
                 seen.append((index.generation, told(index.entries())))
@@ -75,6 +77,22 @@ def faults(root: Path) -> tuple[list[str], int, int]:
     return wrong, reads, states
 
 
+def watched(root: Path, readers: int, publishes: int) -> tuple[list[str], int, int]:
+    """Let readers poll while four writers publish; return faults, reads and states as `faults`."""
+    farm = Farm(root)
+    farm.publish(farm.change("13.0.0"))
+    processes = [SPAWN.Process(target=read_on, args=(root, number)) for number in range(readers)]
+    for process in processes:
+        process.start()
+    run(Job(root, str(root / "store"), {}, 0, publishes // WRITERS), writers=WRITERS)
+    (root / "stop").touch()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        raise SystemExit("a reader failed")
+    return faults(root)
+
+
 def main() -> None:
     """Print the figures, and exit with 1 if anybody saw what never was."""
     parser = argparse.ArgumentParser()
@@ -82,24 +100,9 @@ def main() -> None:
     parser.add_argument("--publishes", type=int, default=500)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=Path.home() / ".cache") as directory:
-        root = Path(directory)
-        farm = Farm(root)
-        farm.publish(farm.change("13.0.0"))
-        readers = [
-            SPAWN.Process(target=read_on, args=(root, number)) for number in range(options.readers)
-        ]
-        for process in readers:
-            process.start()
         started = time.monotonic()
-        each = options.publishes // WRITERS
-        run(Job(root, str(root / "store"), {}, 0, each), writers=WRITERS)
+        wrong, reads, states = watched(Path(directory), options.readers, options.publishes)
         seconds = time.monotonic() - started
-        (root / "stop").touch()
-        for process in readers:
-            process.join()
-        if any(process.exitcode for process in readers):
-            raise SystemExit("a reader failed")
-        wrong, reads, states = faults(root)
     print(f"{options.readers} readers, {options.publishes} publishes in {seconds:.0f} s")
     print(f"  {reads} reads, {reads / seconds:.0f} a second; {states} states seen")
     for line in wrong[:20]:

@@ -14,15 +14,15 @@ import gzip
 import itertools
 import json
 import multiprocessing
-import resource
 import statistics
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import curator
 from curator.index import (
     Coverage,
     Entry,
@@ -30,6 +30,7 @@ from curator.index import (
     Sm,
     SuiteResult,
     commit_documents,
+    entry_id,
     generation_path,
     group_path,
     head_document,
@@ -44,14 +45,15 @@ from curator.store import DirectoryStore
 from tests.publishing import NOW, PLACE, STABLE, Farm, FusedStore, reported
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SPAWN = multiprocessing.get_context("spawn")
 CUDAS = ("11.8", "12.1", "12.4", "12.6", "12.8", "12.9", "13.0", "13.1")
 PER_SHARD = 50
 PER_COMMIT = 2000
 PUBLISHES = 20
-UNITS = {"commit": "ms", "whole": "ms", "kilobytes": "kB", "rss": "MiB"}
+UNITS = {"commit": "ms", "whole": "ms", "kilobytes": "kB", "rss": "MiB", "reader rss": "MiB"}
+FRAMEWORKS = ("cupy", "jax", "numba-cuda", "pytorch", "tensorflow")
 SMS = ("5.0", "6.0", "7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 
 
@@ -61,7 +63,6 @@ class Timed(FusedStore):
 
     committed_at: float = 0.0
     written: int = 0
-    seen: list[str] = field(default_factory=list)
 
     def add(self, path: str, data: bytes) -> None:
         self.written += len(data)
@@ -74,8 +75,10 @@ class Timed(FusedStore):
         return super().replace(path, data, expected_etag)
 
 
-def full(entry: Entry) -> Entry:
+def full(entry: Entry, framework: str, python: str) -> Entry:
     """Return an entry with all that a tested image has: three hosts, kernels, coverage."""
+    stack = entry.stack.model_copy(update={"framework": framework, "python": python})
+    cell = f"{framework}-{stack.version}-cuda{stack.cuda}-py{python}"
     tests = tuple(
         SuiteResult(
             suite="gpu",
@@ -103,6 +106,9 @@ def full(entry: Entry) -> Entry:
     document = {"probe": "0" * 64, "max_age_days": 90, "groups": [*groups, rest]}
     return entry.model_copy(
         update={
+            "id": entry_id(cell, entry.recipe),
+            "cell": cell,
+            "stack": stack,
             "tests": (*entry.tests, *tests),
             "sm": Sm(cubin=SMS, ptx=("12.0",), source="read from the binaries"),
             "coverage": Coverage.model_validate_json(canonical_json(document)),
@@ -114,14 +120,15 @@ def full(entry: Entry) -> Entry:
 def entries(count: int) -> Iterator[Entry]:
     """Yield a farm's entries, shard by shard."""
     for number in itertools.count():
-        major, minor = divmod(number // len(CUDAS), 50)
-        version, cuda = f"{14 + major}.{minor}", CUDAS[number % len(CUDAS)]
+        group, cuda = divmod(number, len(CUDAS))
+        minor, framework = divmod(group, len(FRAMEWORKS))
         for build in range(PER_SHARD):
             if count == 0:
                 return
             count -= 1
-            entry, _ = reported(f"{version}.{build % 5}", cuda=cuda, build=build)
-            yield full(admitted(entry, STABLE))
+            patch, python = build % 5, f"3.{10 + build // 5 % 5}"
+            entry, _ = reported(f"14.{minor}.{patch}", cuda=CUDAS[cuda], build=number * 100 + build)
+            yield admitted(full(entry, FRAMEWORKS[framework], python), STABLE)
 
 
 def fill(root: Path, count: int) -> None:
@@ -171,13 +178,38 @@ def publishes(root: Path, queue: multiprocessing.Queue[dict[str, float]]) -> Non
             "commit": 1000 * statistics.median(commits),
             "whole": 1000 * statistics.median(wholes),
             "kilobytes": statistics.median(written) / 1000,
-            "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "rss": rss(),
         }
     )
 
 
+def reads(root: Path, queue: multiprocessing.Queue[dict[str, float]]) -> None:
+    """Read one shard's way, and tell the memory that it took."""
+    with curator.open_index(root / "store", cache=None) as index:
+        found = index.entries(framework="cupy", version="14.0", cuda="12.9")
+    assert found
+    queue.put({"reader rss": rss()})
+
+
+def rss() -> float:
+    """Return the largest memory this process had, in MiB."""
+    # Not `ru_maxrss`, which counts what the parent had when it started this process.
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def told(work: Callable[..., None], root: Path) -> dict[str, float]:
+    """Return what a process of its own tells."""
+    queue: multiprocessing.Queue[dict[str, float]] = SPAWN.Queue()
+    process = SPAWN.Process(target=work, args=(root, queue))
+    process.start()
+    answer = queue.get()
+    process.join()
+    return answer
+
+
 def cold_read(root: Path) -> dict[str, tuple[float, float]]:
-    """Return kB of a cold read, plain and compressed: of one shard, and of one CUDA everywhere."""
+    """Return kB of a cold read, plain and compressed: of one shard, and of one CUDA's minors."""
     store = DirectoryStore(root / "store")
 
     def size(path: str) -> tuple[int, int]:
@@ -190,7 +222,8 @@ def cold_read(root: Path) -> dict[str, tuple[float, float]]:
     generation = json.loads((root / "store" / head["path"]).read_bytes())
     one: list[tuple[int, int]] = []
     every: list[tuple[int, int]] = []
-    for number, name in enumerate(sorted(generation["groups"])):
+    names = [name for name in generation["groups"] if name.startswith("cupy/")]
+    for number, name in enumerate(sorted(names)):
         group = size(group_path(generation["groups"][name]["sha256"]))
         every.append(group)
         path = root / "store" / group_path(generation["groups"][name]["sha256"])
@@ -202,7 +235,7 @@ def cold_read(root: Path) -> dict[str, tuple[float, float]]:
                     one += [group, shard]
     return {
         "one shard": _sum([*above, *one]),
-        "one CUDA of every minor": _sum([*above, *every]),
+        f"one framework and CUDA, {len(names)} minors": _sum([*above, *every]),
     }
 
 
@@ -223,11 +256,7 @@ def main() -> None:
             started = time.monotonic()
             fill(root, count)
             print(f"{count} entries, written in {time.monotonic() - started:.0f} s")
-            queue: multiprocessing.Queue[dict[str, float]] = SPAWN.Queue()
-            process = SPAWN.Process(target=publishes, args=(root, queue))
-            process.start()
-            costs = queue.get()
-            process.join()
+            costs = told(publishes, root) | told(reads, root)
             first = first or costs
             for name, unit in UNITS.items():
                 ratio = costs[name] / first[name]

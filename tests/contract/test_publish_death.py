@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +12,6 @@ import pytest
 from curator.errors import TemporaryError
 from curator.index import read_index
 from curator.publish import AlreadyCommitted, Change, Committed, Target, publish
-from tests.bench.publish import Job, acknowledged, run, violations
 from tests.deaths import Yard, died_at_request, died_at_write, killed_at_random
 from tests.publishing import (
     CANDIDATE,
@@ -24,13 +21,14 @@ from tests.publishing import (
     Farm,
     Fuse,
     Killed,
-    Walk,
     check,
+    in_memory,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from curator.ports import Blob, Store
     from curator.settings import Place
@@ -38,10 +36,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
-    """A directory in memory where there is one: whether a disk is in time is not asked here."""
-    memory = Path("/dev/shm")  # noqa: S108 - named by the system, made for this
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
-        yield Path(directory)
+    with in_memory() as directory:
+        yield directory
 
 
 def target_of(farm: Farm, store: Store) -> Target:
@@ -226,14 +222,6 @@ def test_the_same_change_by_two_publishers_is_one_publish(farm: Farm) -> None:
     assert answer.gen == 1
     assert len(farm.documents.list("v1/gen/")) == 1
     check(farm)
-
-
-def test_many_publishers_lose_nothing(farm: Farm) -> None:
-    run(Job(farm.root, str(farm.root / "store"), {}, 0, 10), writers=8)
-    answers = list(acknowledged(farm.root))
-    assert len(answers) == 80
-    assert violations(Walk.of(farm), answers) == []
-    assert farm.recover() == ()
 
 
 @pytest.fixture

@@ -206,7 +206,7 @@ def test_an_index_that_was_signed_once_never_counts_unsigned(
     with pytest.raises(StrangerError, match=r"delete .*pins.json"):
         opened(site, cache)
     file(farm, CONFIG).unlink()
-    with pytest.raises(SignatureError):
+    with pytest.raises(IntegrityError, match=r"config\.json is missing"):
         opened(site, cache)
 
 

@@ -9,31 +9,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import os
 import ssl
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
 import urllib3
 
-from curator.registry._guards import is_loopback
-
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable, Iterator, Mapping
-
-    from curator.registry._retry import Deadline
 
 CONNECT_S: Final = 10.0
 STALL_S: Final = 120.0
 PIECE: Final = 64 * 1024
 CONNECTIONS: Final = 16
 _GONE: Final = "the deadline has passed"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host[:port]` is on this machine, where docker too speaks plain HTTP."""
+    name = urlsplit(f"//{host}").hostname or ""
+    with contextlib.suppress(ValueError):
+        return ip_address(name).is_loopback
+    return name == "localhost"
+
+
+class Deadline(Protocol):
+    """A moment by which an answer has to be there, body and all."""
+
+    @property
+    def left_s(self) -> float:
+        """How many seconds are left."""
+        ...
 
 
 class Wire:
@@ -70,6 +85,12 @@ class Wire:
             preload_content=False,
             decode_content=False,
         )
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._guard:
+            for manager in self._managers.values():
+                manager.clear()
 
     def _manager(self, url: str) -> urllib3.PoolManager:
         key = (urlsplit(url).scheme, _proxy(url))
