@@ -146,7 +146,9 @@ class HttpRegistry:
         _each(upload, _blobs_of(manifests))
         *children, top = manifests
         for child in children:
-            self._write(child, target.with_digest(child.digest))
+            digest = self._write(child, target.with_digest(child.digest))
+            # A registry whose disk was full says that it has a manifest of which it has no byte.
+            self._read_back(child, target.with_digest(digest))
         return self._write(top, target)
 
     def copy(self, source: Reference, target: Reference) -> Digest:
@@ -269,12 +271,15 @@ class HttpRegistry:
             answer = attempt()
         expect(answer, CREATED, f"writing {target}")
         if not (target.digest and answer.headers.get("Docker-Content-Digest") == target.digest):
-            found = self.resolve(target)
-            if found is None or found.digest != manifest.digest:
-                now = found.digest if found else "nothing"
-                raise IntegrityError(f"{target}: wrote {manifest.digest}, read back {now}")
+            self._read_back(manifest, target)
         self._memory.keep(target, manifest)
         return manifest.digest
+
+    def _read_back(self, manifest: Manifest, target: Reference) -> None:
+        found = self.resolve(target)
+        if found is None or found.digest != manifest.digest:
+            now = found.digest if found else "nothing"
+            raise IntegrityError(f"{target}: wrote {manifest.digest}, read back {now}")
 
 
 def _each(do: Callable[[T], None], items: Iterable[T]) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX_ERROR_BYTES: Final = 64 * 1024
 OK, CREATED, ACCEPTED, NO_CONTENT, PARTIAL = 200, 201, 202, 204, 206
-UNAUTHORIZED, FORBIDDEN, NOT_FOUND = 401, 403, 404
+UNAUTHORIZED, FORBIDDEN, NOT_FOUND, SERVER_ERROR = 401, 403, 404, 500
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -63,7 +63,7 @@ def expect(answer: Answer, status: int, doing: str) -> None:
         told += f" (asks to wait {wait[:40]} s)" if wait.isdecimal() else f" (until {wait[:40]})"
     if answer.status in {UNAUTHORIZED, FORBIDDEN}:
         raise RefusedError(f"{told}: run `docker login {answer.registry}` with push rights")
-    if answer.status in RETRIED or answer.status >= 500:  # noqa: PLR2004
+    if answer.status in RETRIED or answer.status >= SERVER_ERROR:
         raise TemporaryError(told)
     raise RefusedError(told)
 

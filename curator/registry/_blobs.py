@@ -30,6 +30,7 @@ from curator.registry._answer import (
     NO_CONTENT,
     NOT_FOUND,
     OK,
+    SERVER_ERROR,
     UNAUTHORIZED,
     Answer,
     expect,
@@ -50,6 +51,9 @@ CHUNK: Final = 16 * 1024 * 1024
 # Up to here a blob goes in one request, which is the cheapest way and the best understood.
 WHOLE: Final = 32 * 1024 * 1024
 MAX_LOSSES: Final = 4
+# The pauses after answers that do not say whether a blob is there.
+UNSURE_WAITS_S: Final = (0.1, 0.4, 0.0)
+SURE: Final = RETRIED - {SERVER_ERROR}
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 
 # A blob's bytes from an offset on.
@@ -148,9 +152,19 @@ def from_registry(transport: Transport, source: Reference, blob: Descriptor) -> 
 
 
 def _lies_in(transport: Transport, target: Reference, blob: Descriptor, deadline: Deadline) -> bool:
+    """Whether a blob need not be sent. What a registry cannot say is sent.
+
+    distribution answers 500 for a blob whose link a full disk tore, until it is sent again.
+    """
     path = _path(target, blob)
-    answer = transport.request("HEAD", target, path, push=True, follow=True, deadline=deadline)
-    return _is_found(answer, target, blob)
+    for wait_s in UNSURE_WAITS_S:
+        answer = transport.request(
+            "HEAD", target, path, push=True, follow=True, retried=SURE, deadline=deadline
+        )
+        if answer.status != SERVER_ERROR:
+            return _is_found(answer, target, blob)
+        time.sleep(wait_s)
+    return False
 
 
 def _path(repository: Reference, blob: Descriptor) -> str:
@@ -161,6 +175,11 @@ def _is_found(answer: Answer, repository: Reference, blob: Descriptor) -> bool:
     if answer.status == NOT_FOUND:
         return False
     expect(answer, OK, f"looking for {blob.digest} in {repository}")
+    size = number(answer.headers.get("Content-Length"))
+    if size not in {None, blob.size}:
+        raise IntegrityError(
+            f"{repository} has {size} bytes under {blob.digest}, which are {blob.size}"
+        )
     return True
 
 

@@ -25,7 +25,7 @@ from urllib3.exceptions import HTTPError, SSLError
 from curator.errors import RefusedError, TemporaryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Container, Mapping
 
 log = logging.getLogger(__name__)
 
@@ -114,10 +114,16 @@ class PostponedError(HTTPError):
 T = TypeVar("T", bound=Told)
 
 
-def repeat(attempt: Callable[[], T], doing: str, registry: str, deadline: Deadline) -> T:
+def repeat(
+    attempt: Callable[[], T],
+    doing: str,
+    registry: str,
+    deadline: Deadline,
+    retried: Container[int] = RETRIED,
+) -> T:
     """Call again what fails for a passing reason, until it works or time is up.
 
-    Returns the last answer, which may be a failing one.
+    Returns the last answer, which may be a failing one: of a status that is not `retried`, at once.
 
     Raises:
         RefusedError: the registry's certificate is not trusted.
@@ -131,7 +137,7 @@ def repeat(attempt: Callable[[], T], doing: str, registry: str, deadline: Deadli
             failure, told = error, f"{type(error).__name__}: {error}"
             wait_s = pause_s(error, number, doing, registry)
         else:
-            if answer.status not in RETRIED:
+            if answer.status not in retried:
                 return answer
             failure, told = None, f"status {answer.status}"
             wait_s = max(_backoff_s(number), _asked_wait_s(answer))

@@ -27,7 +27,7 @@ from curator.registry._tokens import Authority, Scope
 from curator.wire import Wire, is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterator, Mapping
     from pathlib import Path
 
     from urllib3 import BaseHTTPResponse
@@ -79,6 +79,7 @@ class Transport:
         push: bool = False,
         also: str | None = None,
         follow: bool = False,
+        retried: Container[int] = RETRIED,
         deadline: Deadline | None = None,
     ) -> Answer:
         """Send a request, again while its failure may pass, and return the answer.
@@ -96,7 +97,7 @@ class Transport:
                 response = self._redirected(asked, response, reference.registry, until)
             return read(response, reference.registry, limit)
 
-        return repeat(attempt, f"{method} {asked.url}", reference.registry, until)
+        return repeat(attempt, f"{method} {asked.url}", reference.registry, until, retried)
 
     def send(  # noqa: PLR0913 - as request
         self,

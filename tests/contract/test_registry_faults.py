@@ -331,6 +331,30 @@ def test_a_full_disk_is_told_and_nothing_is_half_published(
     assert impatient.resolve(target) == big.image.descriptor
 
 
+def test_whatever_a_full_disk_tore_is_mended_by_the_next_push_or_told(
+    small_registry: str, small_disk: Path, impatient: HttpRegistry, layout: Layout
+) -> None:
+    subprocess.run(["mount", "-o", "remount,size=32m", str(small_disk)], check=True)
+    target = Reference(registry=small_registry, repository="x", tag="one")
+    impatient.push(layout.path, target)
+    files = [path for path in small_disk.rglob("*") if path.is_file()]
+    links = [path for path in files if path.name == "link"]
+    assert len(links) >= len(layout.blobs) + len(layout.manifests) + 1
+    for link in links:
+        whole = link.read_bytes()
+        link.write_bytes(b"")
+        assert impatient.push(layout.path, target) == layout.digest
+        assert link.read_bytes() == whole
+    for data in sorted(set(files) - set(links)):
+        whole = data.read_bytes()
+        data.write_bytes(b"")
+        with pytest.raises(
+            (IntegrityError, TemporaryError), match=rf"{target.registry}.*(500|0 bytes)"
+        ):
+            impatient.push(layout.path, target)
+        data.write_bytes(whole)
+
+
 def test_a_disk_that_is_full_at_the_last_manifest_leaves_the_old_tag(
     impatient: HttpRegistry, place: Place, tmp_path: Path, layout: Layout, proxy: FaultProxy
 ) -> None:
