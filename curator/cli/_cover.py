@@ -10,6 +10,7 @@ from curator import settings
 from curator.cli._ports import now
 from curator.coverage import Grid, Host, cover, image_of
 from curator.errors import Diagnostic, InputError
+from curator.facts import facts
 from curator.host import host_facts
 from curator.index import read_index
 from curator.matrix import select
@@ -40,7 +41,7 @@ def plan_tests(console: Console, selectors: tuple[str, ...], hosts: tuple[str, .
     made = cover(
         images,
         [_host(text) for text in hosts] or _this_host(),
-        Grid(matrix.gpus),
+        Grid(facts().gpus),
         now=now(),
         max_age_days=matrix.farm.evidence_days,
     )
@@ -57,12 +58,12 @@ def _host(text: str) -> Host:
 
 
 def _this_host() -> list[Host]:
-    facts = host_facts()
-    if not facts.gpus or facts.driver is None:
+    here = host_facts()
+    if not here.gpus or here.driver is None:
         hint = "name hosts that you have, such as --host 9.0/580 --host 7.5/535"
         raise InputError(Diagnostic(code="host", message="this host has no GPU", hint=hint))
-    branch = int(facts.driver.partition(".")[0])
-    return [Host(sm=sm, driver=branch) for sm in sorted({gpu.sm for gpu in facts.gpus})]
+    branch = int(here.driver.partition(".")[0])
+    return [Host(sm=sm, driver=branch) for sm in sorted({gpu.sm for gpu in here.gpus})]
 
 
 def _text(made: CoverPlan, images: int) -> str:

@@ -1,6 +1,6 @@
 """Where an image was tested, where it follows that it runs, and where it does not. Pure.
 
-For every pair of compute capability and driver branch that the facts (`matrix/gpus.yaml`) know:
+For every pair of compute capability and driver branch that the facts (`curator.facts`) know:
 
 - `tested`: a test on this very pair passed, is not stale, and none failed there since. It stands
   even where a rule says no, and then names that rule.
@@ -23,14 +23,14 @@ are the reader's now minus `at`.
         "answer": "tested" | "inferred" | "untested" | "bad",
         "sm": ["8.6", "8.9"],                  compute capabilities
         "drivers": [[525, 550], [580, 610]],   ranges of branches, both ends included
-        "rules": ["kernel-cubin", ...],        absent if none; sources: `compat.SOURCES`
+        "rules": ["kernel-cubin", ...],        absent if none; sources: `facts().rules`
         "tests": [{"evidence": DIGEST, "sm": "8.6", "driver": "550.54.15", "at": TIME,
                    "stale": "probe" | "age" | "time"}]}]}    absent if none; `stale` if it is
 
 A group is every combination of its `sm` and its `drivers`, of the branches that are known; no pair
 is in two. Of a pair that is in no group nothing is known.
 
-    grid = Grid(matrix.gpus)
+    grid = Grid(facts().gpus)
     found = coverage(image_of(entry, probe.key), grid, now=now, max_age_days=90)
     plan = cover(images, [Host(sm="9.0", driver=580)], grid, now=now, max_age_days=90)
 """
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from curator.coverage._evidence import Known
     from curator.coverage._pairs import Claims, Pair, Ranges
-    from curator.matrix import Gpus
+    from curator.facts import Gpus
 
 __all__ = [
     "GPU_SUITE",

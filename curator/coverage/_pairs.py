@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from curator.compat import Answer
-    from curator.matrix import Capability, DriverBranch, Gpus
+    from curator.facts import Capability, DriverBranch, Gpus
 
 Pair = tuple[str, int]
 

@@ -21,19 +21,15 @@ from packaging.version import InvalidVersion
 
 from curator.errors import Diagnostic, InputError
 from curator.matrix._expand import check_rules, expand, version
-from curator.matrix._gpus import gpus
 from curator.matrix._locks import Locks, base_lock_path
 from curator.matrix._model import BaseRow, BasesFile, CudaFile, FarmFile, FrameworkFile, shape
 from curator.matrix._select import emit_bake, emit_github, select
 from curator.matrix._source import Source, read
 from curator.matrix._values import (
     Base,
-    Capability,
     Cell,
     Cuda,
-    DriverBranch,
     FarmConfig,
-    Gpus,
     Matrix,
     Rejected,
 )
@@ -43,12 +39,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Base",
-    "Capability",
     "Cell",
     "Cuda",
-    "DriverBranch",
     "FarmConfig",
-    "Gpus",
     "Matrix",
     "Rejected",
     "Tree",
@@ -64,8 +57,7 @@ __all__ = [
 Tree = Mapping[str, str]
 
 FARM, CUDA, BASES = "matrix/farm.yaml", "matrix/cuda.yaml", "matrix/bases.yaml"
-GPUS = "matrix/gpus.yaml"
-_FACTS = (FARM, CUDA, BASES, GPUS)
+_FACTS = (FARM, CUDA, BASES)
 _BASE_NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 
 
@@ -78,7 +70,6 @@ class _Reader:
         self.cuda: dict[str, Cuda] = {}
         self.bases: dict[str, Base] = {}
         self.farm: FarmConfig | None = None
-        self.gpus = Gpus()
         self.expansions: list[Expansion] = []
 
     def read(self) -> None:
@@ -86,7 +77,6 @@ class _Reader:
         self._farm()
         self._cuda()
         self._bases(self.farm.epoch if self.farm else 0)
-        self._gpus()
         for name in sorted(self.tree):
             if _is_framework(name):
                 self._framework(name)
@@ -136,12 +126,6 @@ class _Reader:
                 source.refuse("bad-value", message, ("releases", name))
             self.cuda[name] = Cuda(version=name, **row.model_dump())
         self.findings += source.findings
-
-    def _gpus(self) -> None:
-        if GPUS in self.tree:
-            source = read(self.tree[GPUS], GPUS)
-            self.gpus = gpus(source)
-            self.findings += source.findings
 
     def _bases(self, epoch: int) -> None:
         source = self._source(BASES)
@@ -305,5 +289,4 @@ def load(tree: Tree) -> Matrix:
         farm=reader.farm,
         locks=locked.locks,
         base_locks=locked.bases,
-        gpus=reader.gpus,
     )

@@ -38,34 +38,6 @@ class CudaFile(_Model):
     releases: dict[str, CudaRow] = Field(min_length=1)
 
 
-class GpuRow(_Model):
-    """One compute capability, with the CUDA releases and driver branches that support it."""
-
-    architecture: str = Field(min_length=1)
-    first_cuda: Release
-    last_cuda: str | None = Field(default=None, pattern=r"^\d+$")
-    first_driver: int | None = Field(default=None, ge=1)
-    last_driver: int | None = Field(default=None, ge=1)
-    source: str = Field(min_length=1)
-    read: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
-
-
-class BranchRow(_Model):
-    """One driver branch: the CUDA release that it speaks and the PTX version that it compiles."""
-
-    cuda: Release
-    ptx: Release | None = None
-    source: str = Field(min_length=1)
-    read: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
-
-
-class GpusFile(_Model):
-    """`gpus.yaml`."""
-
-    gpus: dict[str, GpuRow] = Field(min_length=1)
-    branches: dict[str, BranchRow] = Field(min_length=1)
-
-
 class BaseRow(_Model):
     """A base, or with neither `suite` nor `reference` what others extend."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from curator.compat import numbers
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -24,52 +22,6 @@ class Cuda:
     driver_floor: str
     source: str
     read: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capability:
-    """A GPU's compute capability such as `9.0`, with what supports it.
-
-    `last_cuda` is a major release; None is no limit known.
-    """
-
-    sm: str
-    architecture: str
-    first_cuda: str
-    last_cuda: str | None = None
-    first_driver: int | None = None
-    last_driver: int | None = None
-    source: str
-    read: str
-
-    @property
-    def order(self) -> tuple[int, ...]:
-        """The number by which capabilities are sorted."""
-        return numbers(self.sm)
-
-    def has(self, branch: int) -> bool:
-        """Return whether drivers of this branch know the GPU."""
-        first, last = self.first_driver or branch, self.last_driver or branch
-        return first <= branch <= last
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DriverBranch:
-    """A driver branch (the first number of a driver version): what its drivers speak."""
-
-    number: int
-    cuda: str
-    ptx: str | None = None
-    source: str
-    read: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gpus:
-    """`gpus.yaml`: what there is to run on, in ascending order; empty where a farm has none."""
-
-    capabilities: tuple[Capability, ...] = ()
-    branches: tuple[DriverBranch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,4 +133,3 @@ class Matrix:
     farm: FarmConfig
     locks: Mapping[str, Lock]
     base_locks: Mapping[tuple[str, str], BaseLock | ImageLock]
-    gpus: Gpus = Gpus()

@@ -16,13 +16,11 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING
 
-from curator import matrix
 from curator.coverage import Grid, Host, Image, Label, Planner, coverage, smallest
 from curator.coverage._evidence import moment_of
+from curator.facts import facts
 from curator.index import SuiteResult
 from curator.oci import sha256
-from curator.settings import read_tree
-from tests.conftest import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,7 +76,7 @@ def _line(name: str, start: float, result: object) -> None:
 def main() -> None:
     """Print the figures."""
     count, width = ([int(text) for text in sys.argv[1:]] + [10_000, 20][len(sys.argv) - 1 :])[:2]
-    grid = Grid(matrix.load(read_tree(ROOT)).gpus)
+    grid = Grid(facts().gpus)
     pairs = [
         Host(sm=capability.sm, driver=branch.number)
         for branch in grid.branches

@@ -162,7 +162,6 @@ def tiny_template(tmp_path_factory: pytest.TempPathFactory, base_layout: Path) -
         (root / folder).mkdir(parents=True)
     for file in (
         "matrix/cuda.yaml",
-        "matrix/gpus.yaml",
         "matrix/bases.yaml",
         "dockerfiles/wheels.j2",
     ):

@@ -11,7 +11,6 @@ from packaging.version import Version
 
 from curator import compat, matrix
 from curator.compat import (
-    SOURCES,
     Answer,
     accepts_ptx,
     driver,
@@ -21,6 +20,7 @@ from curator.compat import (
     require_cuda,
     supported,
 )
+from curator.facts import facts
 
 DOTTED = st.lists(st.integers(0, 999), min_size=3, max_size=3).map(
     lambda parts: ".".join(str(part) for part in parts)
@@ -203,8 +203,8 @@ def test_an_answer_names_its_source_and_what_was_compared() -> None:
     assert answer.to_json() == {
         "says": "no",
         "rule": "driver-floor",
-        "source": SOURCES["driver-floor"],
+        "source": facts().rules["driver-floor"].source,
         "compared": {"driver": "520.61.05", "floor": "525.60.13"},
     }
     assert kernel("8.9", cubin=("8.6",), ptx=()).to_json()["loads"] == "sm_86"
-    assert all(Answer(says="yes", rule=rule).source for rule in SOURCES)
+    assert all(Answer(says="yes", rule=rule).source for rule in facts().rules)

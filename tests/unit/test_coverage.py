@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from itertools import combinations, pairwise, product
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curator import matrix
-from curator.compat import SOURCES, numbers
 from curator.coverage import (
     Coverage,
     Grid,
@@ -23,12 +21,10 @@ from curator.coverage import (
     image_of,
     smallest,
 )
-from curator.errors import InputError
+from curator.facts import Capability, DriverBranch, Gpus, facts
 from curator.index import Entry, Sm, SuiteResult
-from curator.matrix import Capability, DriverBranch, Gpus
 from curator.oci import sha256
 from tests.documents import entry
-from tests.trees import tiny_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -352,7 +348,7 @@ def test_groups_hold_every_pair_once_and_answer_as_the_words_say(
             else:
                 assert all(test.passed and test.stale for test in group.tests)
             assert group.answer != "tested" or any(test.verdict == "pass" for test in ours)
-    assert {rule for group in found.groups for rule in group.rules} <= set(SOURCES)
+    assert {rule for group in found.groups for rule in group.rules} <= set(facts().rules)
 
 
 @settings(max_examples=60, deadline=None)
@@ -570,74 +566,6 @@ def test_what_greed_would_miss_is_found(sets: list[int], chosen: tuple[int, ...]
     assert smallest(sets) == chosen
 
 
-@pytest.fixture(scope="module")
-def facts(farm_tree: matrix.Tree) -> Gpus:
-    return matrix.load(farm_tree).gpus
-
-
-def test_the_committed_facts_pair_gpus_with_the_drivers_of_their_first_cuda(facts: Gpus) -> None:
-    for found in facts.capabilities:
-        assert found.source
-        assert found.read
-        since = [b.number for b in facts.branches if numbers(b.cuda) >= numbers(found.first_cuda)]
-        assert since[0] == (found.first_driver or facts.branches[0].number), found.sm
-    last = {found.architecture: found.last_driver for found in facts.capabilities}
-    assert (last["Kepler"], last["Pascal"], last["Volta"], last["Turing"]) == (470, 580, 580, None)
-    assert {c.sm: c.first_driver for c in facts.capabilities}["12.0"] == 570
-
-
-def test_newer_committed_branches_speak_newer_cuda(facts: Gpus) -> None:
-    assert all(numbers(a.cuda) < numbers(b.cuda) for a, b in pairwise(facts.branches))
-    versions = [numbers(b.ptx) for b in facts.branches if b.ptx]
-    assert versions == sorted(versions)
-    assert all(b.source and b.read for b in facts.branches)
-
-
-def test_every_driver_floor_of_the_farm_is_of_a_known_branch(farm_tree: matrix.Tree) -> None:
-    loaded = matrix.load(farm_tree)
-    known = {b.number for b in loaded.gpus.branches}
-    assert {numbers(fact.driver_floor)[0] for fact in loaded.cuda.values()} <= known
-
-
-GPUS_YAML = """\
-gpus:
-  "9.0": {architecture: H, first_cuda: "11.8", first_driver: 520, source: s, read: "2026-11-23"}
-branches:
-  "520": {cuda: "11.8", ptx: "7.8", source: s, read: "2026-11-23"}
-"""
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "code", "position"),
-    [
-        ("first_driver: 520, source: s", "first_driver: 520", "missing-key", (2, 10)),
-        ("source: s", 'source: ""', "wrong-value", (2, 75)),
-        ('ptx: "7.8", source: s, ', "", "missing-key", (4, 10)),
-        ("first_driver", "first_diver", "unknown-key", (2, 48)),
-        ('ptx: "7.8"', "cuda: x", "duplicate-key", (4, 25)),
-        ("first_driver: 520", "first_driver: 570", "unknown-branch", (2, 62)),
-        ("first_driver: 520", "last_driver: 390", "unknown-branch", (2, 61)),
-        ('"520"', "520", "unquoted", (4, 3)),
-        ('"520"', '"R520"', "bad-value", (4, 11)),
-        ('"9.0"', '"sm_90"', "bad-value", (2, 12)),
-        ('"11.8", first', "11.8, first", "unquoted", (2, 40)),
-        ("gpus:", "gpu:", "unknown-key", (1, 1)),
-        ('read: "2026-11-23"}\nb', "read: today}\nb", "wrong-value", (2, 84)),
-    ],
-)
-def test_a_fact_that_is_wrong_is_found_where_it_stands(
-    old: str, new: str, code: str, position: tuple[int, int]
-) -> None:
-    assert old in GPUS_YAML
-    text = GPUS_YAML.replace(old, new, 1)
-    with pytest.raises(InputError) as raised:
-        matrix.load({**tiny_tree(), "matrix/gpus.yaml": text})
-    found = [(d.file, d.code, d.line, d.column) for d in raised.value.diagnostics]
-    assert ("matrix/gpus.yaml", code, *position) in found
-
-
-def test_a_farm_may_have_no_such_facts() -> None:
-    assert matrix.load(tiny_tree()).gpus == Gpus()
-    assert matrix.load({**tiny_tree(), "matrix/gpus.yaml": GPUS_YAML}).gpus.branches[0].ptx == "7.8"
+def test_without_facts_only_the_tests_themselves_are_known() -> None:
     empty = coverage(image(ran("8.6", "570.1")), Gpus(), now=NOW, max_age_days=DAYS)
     assert [group.answer for group in empty.groups] == ["tested"]

@@ -17,7 +17,7 @@ RELEASES: dict[str, dict[str, str]] = yaml.safe_load((MATRIX / "cuda.yaml").read
 FRAMEWORKS = {
     path.stem: yaml.safe_load(path.read_text())
     for path in sorted(MATRIX.glob("*.yaml"))
-    if path.stem not in {"cuda", "gpus", "bases", "farm"}
+    if path.stem not in {"cuda", "bases", "farm"}
 }
 LOCKS: dict[str, Lock] = {
     path.stem: parse_lock(path.read_text(), file=path.name)

@@ -10,6 +10,7 @@ import pytest
 
 from curator import matrix, policy
 from curator.coverage import Image, Label, coverage
+from curator.facts import facts
 from curator.farm._entry import _tests, completed
 from curator.oci import sha256
 from curator.smoke import HostFacts, Probe, ProbeRun, SmokeReport, Subject, judge
@@ -102,22 +103,22 @@ def test_images_reports_open_the_stable_channel(path: Path, farm_tree: Tree) -> 
 @pytest.mark.parametrize("path", REPORTS, ids=lambda path: path.stem)
 def test_reports_are_coverage(path: Path, farm_tree: Tree) -> None:
     report = SmokeReport.parse(path.read_bytes(), path.name)
-    facts = matrix.load(farm_tree)
-    cell = next(cell for cell in facts.cells if cell.id == path.stem)
+    farm, known = matrix.load(farm_tree), facts()
+    cell = next(cell for cell in farm.cells if cell.id == path.stem)
     kernels = report.got("kernels")
     label = Label(
         cuda=cell.cuda,
-        driver_floor=facts.cuda[cell.cuda].driver_floor,
+        driver_floor=farm.cuda[cell.cuda].driver_floor,
         cubin=tuple(kernels["cubin"]) or None,
         ptx=tuple(kernels["ptx"]),
     )
     tests = _tests(report, sha256(report.data))
     image = Image(name=path.stem, probe=report.probe_key, label=label, tests=tests)
-    found = coverage(image, facts.gpus, now="2026-11-24T00:00:00Z", max_age_days=90)
+    found = coverage(image, known.gpus, now="2026-11-24T00:00:00Z", max_age_days=90)
     tested = found.at("9.0", 580)
     assert tested is not None
     assert tested.answer == "tested"
-    later = coverage(image, facts.gpus, now="2027-11-24T00:00:00Z", max_age_days=90)
+    later = coverage(image, known.gpus, now="2027-11-24T00:00:00Z", max_age_days=90)
     stale = later.at("9.0", 580)
     assert stale is not None
     assert stale.answer == "untested"

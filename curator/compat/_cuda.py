@@ -1,80 +1,18 @@
-"""Rules of what runs where, each with its source. Pure: versions in, answers out.
-
-- An answer is yes, no or unknown; it names the rule, its source, and the numbers compared.
-- Compute capabilities are written `9.0`; a target may have a suffix: `9.0a`, `10.0f`.
-- A driver is a whole version, or a branch (`580`) for the newest driver of that branch.
-- Forward compatibility packages and Jetson boards have rules of their own: not these.
-
->>> require_cuda("12.9")
-'cuda>=12.0'
->>> kernel("8.9", cubin=("8.0", "8.6"), ptx=()).loads
-'sm_86'
->>> kernel("12.0", cubin=("8.0", "9.0"), ptx=()).says
-'no'
->>> driver("12.8", "535.54.03", floor="525.60.13", speaks="12.2").rule
-'driver-minor'
-"""
+"""Rules of NVIDIA's: which kernels a GPU loads, which driver runs what a CUDA release made."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING
+
+from curator.compat._answer import Answer, numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable
 
-Says = Literal["yes", "no", "unknown"]
-Numbers = tuple[tuple[str, str], ...]
+    from curator.compat._answer import Numbers, Says
 
 _TARGET = re.compile(r"(\d{1,3})\.(\d)([af]?)")
-
-_BINARY = 'CUDA Programming Guide, "Binary Compatibility"'
-_MINOR = 'CUDA Compatibility, "Minor Version Compatibility" (docs.nvidia.com/deploy)'
-SOURCES: Final[Mapping[str, str]] = {
-    "kernel-cubin": _BINARY,
-    "kernel-ptx": 'CUDA Programming Guide, "PTX Compatibility"',
-    "kernel-none": _BINARY,
-    "gpu-supported": "CUDA Toolkit, Driver, and Architecture Matrix (docs.nvidia.com)",
-    "gpu-dropped": "CUDA Toolkit, Driver, and Architecture Matrix (docs.nvidia.com)",
-    "driver-floor": _MINOR,
-    "driver-native": "CUDA Compatibility: a newer driver runs what older toolkits made",
-    "driver-minor": _MINOR,
-    "driver-major": _MINOR,
-    "ptx-version": "PTX ISA, release history: the PTX version that each driver branch accepts",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What one rule says of an image on a host.
-
-    `compared` are the numbers looked at, by name; `loads` is the kernel image that the GPU takes
-    (`sm_86`, `compute_120`), where the rule is about one.
-    """
-
-    says: Says
-    rule: str
-    compared: Numbers = ()
-    loads: str | None = None
-
-    @property
-    def source(self) -> str:
-        """The document that the rule is from."""
-        return SOURCES[self.rule]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the answer for machines."""
-        found = {"says": self.says, "rule": self.rule, "source": self.source}
-        compared = {"compared": dict(self.compared)} if self.compared else {}
-        return {**found, **compared, **({"loads": self.loads} if self.loads else {})}
-
-
-@lru_cache(maxsize=4096)
-def numbers(version: str) -> tuple[int, ...]:
-    """Return a dotted version's numbers, for comparing: `535.54.03` -> (535, 54, 3)."""
-    return tuple(int(part) for part in version.split("."))
 
 
 def require_cuda(cuda: str) -> str:
@@ -205,3 +143,62 @@ def accepts_ptx(
     says: Says = "yes" if numbers(made) <= numbers(accepts) else "no"
     compared = (*compared, ("made", made), ("accepts", accepts))
     return Answer(says=says, rule="ptx-version", compared=compared)
+
+
+def knows(branch: int, gpu: str, *, first: int | None, last: int | None) -> Answer:
+    """Say whether a driver branch knows a GPU; `first` and `last` are the branches that do."""
+    compared = (("branch", str(branch)), ("gpu", gpu))
+    if first is not None and branch < first:
+        needs = (("needs", f"driver >= {first}"), ("first", str(first)))
+        return Answer(says="no", rule="gpu-driver", compared=(*compared, *needs))
+    if last is not None and branch > last:
+        needs = (("needs", f"branch {last} was the last"), ("last", str(last)))
+        return Answer(says="no", rule="gpu-driver", compared=(*compared, *needs))
+    return Answer(says="yes", rule="gpu-driver", compared=compared)
+
+
+def forward(
+    package: str,
+    branch: int,
+    kinds: Iterable[str | None],
+    *,
+    takes: Collection[int] | None,
+    without: bool,
+) -> Answer:
+    """Say whether a forward compatibility package works on a driver branch and kinds of GPU.
+
+    `takes` are the branches it is made for, None where that is not known; `without` says whether
+    the driver would run the image if it had no such package, which is loaded first all the same.
+    It is for data-centre GPUs; some workstation GPUs are certified, which no name tells.
+
+    Source: CUDA Compatibility, "Forward Compatibility": else CUDA answers with error 803 or 804.
+    """
+    found = set(kinds)
+    kind = next((kind for kind in ("geforce", "titan", "embedded") if kind in found), None)
+    told = kind or ("data-centre" if found == {"datacenter"} else "these")
+    compared = (("forward", package), ("branch", str(branch)), ("kind", told))
+    is_taken = takes is not None and branch in takes
+    if kind or not (is_taken or takes is None or without):
+        return Answer(says="no", rule="driver-forward", compared=compared)
+    says: Says = "yes" if is_taken and found == {"datacenter"} else "unknown"
+    return Answer(says=says, rule="driver-forward", compared=compared)
+
+
+def platform(platforms: Collection[str], host: str) -> Answer:
+    """Say whether an image is built for a host's platform, such as `linux/arm64`."""
+    compared = (("image", ", ".join(platforms)), ("host", host))
+    return Answer(says="yes" if host in platforms else "no", rule="platform", compared=compared)
+
+
+def threads(glibc: str, docker: str) -> Answer:
+    """Say whether a Docker Engine lets a C library start threads.
+
+    glibc 2.34 and later call clone3, which the seccomp profile of an engine before 20.10.10
+    answers with EPERM instead of ENOSYS.
+
+    Source: Docker Engine release notes, 20.10.10.
+    """
+    least = "20.10.10"
+    compared = (("glibc", glibc), ("docker", docker), ("least", least))
+    fine = numbers(glibc) < (2, 34) or numbers(docker) >= numbers(least)
+    return Answer(says="yes" if fine else "no", rule="glibc-clone3", compared=compared)
