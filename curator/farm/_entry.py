@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
-from curator.compat import numbers
+from curator.compat import is_checked, numbers
 from curator.coverage import coverage, image_of
+from curator.facts import facts
 from curator.index import Coverage, Driver, Entry, Sm, Stack, Status, SuiteResult, entry_id
 from curator.oci import canonical_json
 from curator.plan import lock_digest
@@ -71,6 +73,7 @@ def entry_of(  # noqa: PLR0913 - what an entry is made from
             glibc=report.got("python").get("glibc"),
         ),
         sm=_sm(report),
+        requires=requirements(destination.registry.blob(inner, manifest.blobs[0])),
         driver=Driver(min=cuda.driver_floor, rule=cuda.source),
         tests=_tests(report, evidence),
         base=f"{planned.recipe.base}@{planned.recipe.base_key}",
@@ -81,12 +84,19 @@ def entry_of(  # noqa: PLR0913 - what an entry is made from
     )
 
 
+def requirements(config: bytes) -> dict[str, str]:
+    """Return the variables of an image's configuration that the container runtime checks."""
+    settings = json.loads(config).get("config") or {}
+    variables = (text.partition("=") for text in settings.get("Env") or ())
+    return {name: value for name, _, value in variables if is_checked(name)}
+
+
 def completed(entry: Entry, matrix: Matrix, *, probe: str, now: str) -> Entry:
     """Return an entry with what follows from all its tests: coverage, and verified drivers."""
     passed = (test.driver for test in entry.tests if (test.suite, test.verdict) == ("gpu", "pass"))
     drivers = sorted({driver for driver in passed if driver}, key=numbers)
     age = matrix.farm.evidence_days
-    found = coverage(image_of(entry, probe), matrix.gpus, now=now, max_age_days=age)
+    found = coverage(image_of(entry, probe), facts().gpus, now=now, max_age_days=age)
     return entry.model_copy(
         update={
             "driver": entry.driver.model_copy(update={"verified_on": tuple(drivers)}),

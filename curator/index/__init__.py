@@ -13,22 +13,16 @@
 from __future__ import annotations
 
 from curator.index._chain import (
-    CONFIG_PATH,
-    HEAD_PATH,
     Document,
     Source,
     Tip,
-    evidence_path,
     following,
-    generation_path,
-    group_path,
     head_tip,
     parse_generation,
     parse_head,
     read_config,
     read_generation,
     read_tip,
-    shard_path,
 )
 from curator.index._documents import (
     Config,
@@ -66,7 +60,7 @@ from curator.index._model import (
     minor_of,
 )
 from curator.index._next import Commit, commit_documents, head_document, head_of
-from curator.index._read import MAX_DOCUMENT_BYTES, parse
+from curator.index._read import parse
 from curator.index._shapes import FrameworkFile, Report, WholeFile
 from curator.index._state import (
     Index,
@@ -76,6 +70,15 @@ from curator.index._state import (
     read_group,
     read_groups,
     read_index,
+)
+from curator.places import (
+    CONFIG_PATH,
+    HEAD_PATH,
+    MAX_DOCUMENT_BYTES,
+    evidence_path,
+    generation_path,
+    group_path,
+    shard_path,
 )
 
 __all__ = [

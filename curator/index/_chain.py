@@ -9,18 +9,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from curator.errors import ForkError, IntegrityError, MixedError
 from curator.index._documents import Config, Generation, Head
 from curator.index._read import parse
-from curator.oci import Digest, hex_of, sha256
+from curator.oci import Digest, sha256
+from curator.places import CONFIG_PATH, HEAD_PATH, generation_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-CONFIG_PATH: Final = "v1/config.json"
-HEAD_PATH: Final = "v1/head.json"
 
 
 class Stored(Protocol):
@@ -54,26 +52,6 @@ class Tip:
 
     generation: Generation
     sha256: Digest
-
-
-def generation_path(number: int) -> str:
-    """Return where a generation's document stands; twenty digits keep listings in order."""
-    return f"v1/gen/{number:020d}.json"
-
-
-def shard_path(digest: Digest) -> str:
-    """Return where a shard stands: its name is its hash."""
-    return f"v1/shard/{hex_of(digest)}.json"
-
-
-def group_path(digest: Digest) -> str:
-    """Return where a group stands: its name is its hash."""
-    return f"v1/group/{hex_of(digest)}.json"
-
-
-def evidence_path(digest: Digest) -> str:
-    """Return where a smoke report or other evidence stands: its name is its hash."""
-    return f"v1/evidence/{hex_of(digest)}.json"
 
 
 def read_config(source: Source) -> Config | None:

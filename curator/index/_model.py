@@ -182,6 +182,8 @@ class Entry(Model):
     `repository` is relative to the registry's place, so that a mirrored index stays true.
     `published` is when the index took the entry; it is None only before.
     `tags` holds the immutable tag alone: the moving ones belong to the whole set.
+    `requires` are the variables in the image's configuration that NVIDIA's container runtime
+    checks before a start: `NVIDIA_REQUIRE_*`, `NVIDIA_DISABLE_REQUIRE` and `CUDA_VERSION`.
     """
 
     v: Literal[1] = ENTRY_VERSION
@@ -206,6 +208,7 @@ class Entry(Model):
     tags: tuple[Tag, ...] = ()
     sm: Sm | None = None
     coverage: Coverage | None = None
+    requires: dict[str, str] | None = None
     published: Time | None = None
 
     @model_validator(mode="after")

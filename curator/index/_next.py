@@ -6,15 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from curator.errors import RefusedError
-from curator.index._chain import (
-    HEAD_PATH,
-    Document,
-    Tip,
-    evidence_path,
-    generation_path,
-    group_path,
-    shard_path,
-)
+from curator.index._chain import Document, Tip
 from curator.index._documents import (
     EntryChange,
     Generation,
@@ -25,8 +17,15 @@ from curator.index._documents import (
     ShardLink,
     group_of_shard,
 )
-from curator.index._read import MAX_DOCUMENT_BYTES
 from curator.oci import sha256
+from curator.places import (
+    HEAD_PATH,
+    MAX_DOCUMENT_BYTES,
+    evidence_path,
+    generation_path,
+    group_path,
+    shard_path,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -13,8 +13,8 @@ from pydantic_core import to_json
 
 from curator.errors import IntegrityError
 from curator.index._model import SPEC, Model
+from curator.places import MAX_DOCUMENT_BYTES
 
-MAX_DOCUMENT_BYTES: Final = 8 * 1024 * 1024
 MAX_DEPTH: Final = 32
 
 ModelT = TypeVar("ModelT", bound=Model)

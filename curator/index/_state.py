@@ -8,11 +8,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from curator.errors import IntegrityError, MixedError, RefusedError
-from curator.index._chain import group_path, read_tip, shard_path
+from curator.index._chain import read_tip
 from curator.index._documents import Group, LaterEntry, Shard, group_of_shard
 from curator.index._model import instant
 from curator.index._read import parse
 from curator.oci import sha256
+from curator.places import group_path, shard_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

@@ -1,0 +1,303 @@
+"""Which image runs on a machine, how sure that is, and why the others do not. Pure.
+
+    found = resolve(catalogue, host, Wishes(framework="pytorch"), facts())
+    found.ranked[0].image, found.ranked[0].judgement.confidence     # what to pull
+    found.misses                                                    # what would have to change
+
+The order of what runs: not deprecated, the newest framework version, then tested on this compute
+capability and driver branch, tested on the compute capability, following by rule; the stable
+channel; the newest CUDA and Python. With `prefer="fastest"` what was measured faster on a GPU of
+the host's compute capability comes first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from curator.errors import Diagnostic, InputError
+from curator.resolve._builds import Claim, Combination, claims
+from curator.resolve._catalogue import Catalogue, catalogue, ordered
+from curator.resolve._judge import Judge, platform_of
+from curator.resolve._misses import Change, Miss, change, nearest
+from curator.resolve._values import (
+    OFFERED,
+    Confidence,
+    Gate,
+    Gpu,
+    Host,
+    Image,
+    Judgement,
+    Kind,
+    Label,
+    Tested,
+    Wishes,
+)
+from curator.resolve._words import architecture_of, driver, gpu, pasted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from curator.compat import Says
+    from curator.facts import Facts
+
+__all__ = [
+    "Catalogue",
+    "Change",
+    "Claim",
+    "Combination",
+    "Confidence",
+    "Gate",
+    "Gpu",
+    "Host",
+    "Image",
+    "Judge",
+    "Judgement",
+    "Kind",
+    "Label",
+    "Match",
+    "Miss",
+    "Resolution",
+    "Tested",
+    "Wishes",
+    "architecture_of",
+    "catalogue",
+    "change",
+    "claims",
+    "driver",
+    "gpu",
+    "judge",
+    "ordered",
+    "pasted",
+    "platform_of",
+    "resolve",
+    "why",
+]
+
+MOST_MISSES: Final = 3
+_SURE: Final[Mapping[Confidence | None, int]] = {"tested": 0, "tested-sm": 1, "rule": 2, None: 3}
+_ABOUT_DRIVER: Final = frozenset(
+    {"driver-floor", "driver-native", "driver-minor", "driver-forward", "kernel-cubin"}
+)
+
+
+@dataclass(slots=True)
+class Match:
+    """An image, by its place, and what the rules and tests say of it on the host."""
+
+    catalogue: Catalogue
+    place: int
+    judgement: Judgement
+
+    @property
+    def image(self) -> Image:
+        """The image itself."""
+        return self.catalogue.image(self.place)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the match for machines."""
+        image = self.image
+        return {
+            "id": image.id,
+            "name": image.name,
+            "reference": self.catalogue.reference(image),
+            "framework": image.framework,
+            "version": image.version,
+            "cuda": image.label.cuda,
+            "python": image.python,
+            "digest": image.digest,
+            "state": image.state,
+            **self.judgement.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """The images that run, best first; those of which that is not known; those that do not.
+
+    `considered` is how many images had everything that was wished.
+    """
+
+    ranked: tuple[Match, ...]
+    unsure: tuple[Match, ...]
+    rejected: tuple[Match, ...]
+    misses: tuple[Miss, ...]
+    considered: int
+
+    @property
+    def best(self) -> tuple[Match, ...]:
+        """The best of each framework, by its name: versions of two frameworks say nothing."""
+        first = {match.image.framework: match for match in reversed(self.ranked)}
+        return tuple(first[name] for name in sorted(first))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer for machines."""
+        return {
+            "considered": self.considered,
+            "ranked": [match.to_json() for match in self.ranked],
+            "unsure": [match.to_json() for match in self.unsure],
+            "rejected": [match.to_json() for match in self.rejected],
+            "misses": [miss.to_json() for miss in self.misses],
+        }
+
+
+def judge(image: Image, host: Host, facts: Facts) -> Judgement:
+    """Say whether one image runs on a host."""
+    return Judge(host, facts)(image.label, image.tests)
+
+
+def resolve(
+    known: Catalogue, host: Host, wishes: Wishes, facts: Facts, most: int | None = None
+) -> Resolution:
+    """Return what runs on a host of what is offered and wished.
+
+    With `most`, an image of a framework is not looked at once so many that come before it run, and
+    no more than that are listed of those that do not.
+
+    Raises:
+        InputError: a wished version is neither a beginning nor a specifier.
+    """
+    search = _Search(known, host, facts)
+    places = _wished(known, wishes)
+    speeds: dict[int, int] = {}
+    if wishes.prefer == "fastest":
+        speeds = {place: search.speed(place) for place in places}
+        places.sort(key=lambda place: -speeds[place])
+    frameworks, versions = known.coded["framework"].at, known.coded["version"].at
+    enough: Counter[int] = Counter()
+    for order in _deprecated_last(known, places):
+        # Both are lazy: of what comes after enough nothing is looked at.
+        left = (place for place in order if most is None or enough[frameworks[place]] < most)
+        for _, alike in groupby(left, key=lambda place: (speeds.get(place), versions[place])):
+            enough.update(frameworks[place] for place in search.look(alike))
+    return search.resolution(len(places), most)
+
+
+def _deprecated_last(known: Catalogue, places: list[int]) -> tuple[list[int], ...]:
+    is_deprecated, states = known.coded["state"].where("deprecated".__eq__), known.coded["state"].at
+    if not any(is_deprecated):
+        return (places,)
+    last = [place for place in places if is_deprecated[states[place]]]
+    return [place for place in places if not is_deprecated[states[place]]], last
+
+
+def _wished(known: Catalogue, wishes: Wishes) -> list[int]:
+    """Return the places of what is offered and has everything that is wished."""
+    frameworks = known.coded["framework"].where(lambda name: wishes.framework in {None, name})
+    channels = known.coded["channel"].where(lambda name: wishes.channel in {None, name})
+    states = known.coded["state"].where(OFFERED.__contains__)
+    versions = known.coded["version"].where(_matcher("version", wishes.version))
+    pythons = known.coded["python"].where(_matcher("python", wishes.python))
+    is_cuda = _matcher("cuda", wishes.cuda)
+    labels = [is_cuda(label.cuda) for label in known.labels]
+    names = ("framework", "channel", "state", "version", "python", "label")
+    columns = zip(*(known.coded[name].at for name in names), known.plain["tags"], strict=True)
+    return [
+        place
+        for place, (framework, channel, state, version, python, label, tags) in enumerate(columns)
+        if frameworks[framework]
+        and versions[version]
+        and labels[label]
+        and pythons[python]
+        and channels[channel]
+        and states[state]
+        and tags
+    ]
+
+
+class _Search:
+    """Looks at images, and keeps what was found."""
+
+    def __init__(self, known: Catalogue, host: Host, facts: Facts) -> None:
+        self._known, self._facts = known, facts
+        self._judge = Judge(host, facts)
+        self._is_here = known.test_coded["sm"].where({gpu.sm for gpu in host.gpus}.__contains__)
+        self._ranked: list[tuple[int, Judgement]] = []
+        self._others: dict[Says, list[tuple[int, Judgement]]] = {"unknown": [], "no": []}
+
+    def look(self, places: Iterable[int]) -> list[int]:
+        """Judge images that stand alike otherwise; return the places of those that run."""
+        channels = self._known.coded["channel"]
+        is_stable = channels.where("stable".__eq__)
+        found = []
+        for place in places:
+            tests = self._known.tests(place, self._is_here)
+            judgement = self._judge(self._known.label(place), tests)
+            if judgement.says == "yes":
+                order = _SURE[judgement.confidence], not is_stable[channels.at[place]], place
+                found.append((order, judgement))
+            else:
+                self._others[judgement.says].append((place, judgement))
+        found.sort(key=lambda pair: pair[0])
+        self._ranked += [(order[-1], judgement) for order, judgement in found]
+        return [order[-1] for order, _ in found]
+
+    def speed(self, place: int) -> int:
+        """Return the highest rate measured on the host's compute capabilities; 0 for none."""
+        rates = (
+            rate
+            for test in self._known.tests(place, self._is_here)
+            if test.verdict == "pass"
+            for name, rate in test.speed.items()
+            if name.startswith("matmul_")
+        )
+        return max(rates, default=0)
+
+    def resolution(self, considered: int, most: int | None) -> Resolution:
+        """Return what was found, of what does not run at most so many."""
+        ranked = tuple(self._matches(self._ranked))
+        return Resolution(
+            ranked=ranked,
+            unsure=tuple(self._matches(self._others["unknown"][:most])),
+            rejected=tuple(self._matches(self._others["no"][:most])),
+            misses=nearest(self._known, self._newer(ranked), self._facts, MOST_MISSES),
+            considered=considered,
+        )
+
+    def _matches(self, found: Iterable[tuple[int, Judgement]]) -> Iterator[Match]:
+        return (Match(self._known, place, judgement) for place, judgement in found)
+
+    def _newer(self, ranked: Iterable[Match]) -> Iterator[tuple[int, Judgement]]:
+        """Yield what does not run, where something runs only what is newer than that."""
+        frameworks, versions = (self._known.coded[name].at for name in ("framework", "version"))
+        best: dict[int, int] = {}
+        for match in ranked:
+            best.setdefault(frameworks[match.place], versions[match.place])
+        for place, judgement in self._others["no"]:
+            newest = best.get(frameworks[place])
+            if newest is None or versions[place] < newest:
+                yield place, judgement
+
+
+def _matcher(name: str, wish: str | None) -> Callable[[str], bool]:
+    if wish is None:
+        return lambda _: True
+    try:
+        if wish[:1].isdigit():
+            Version(wish)
+            beginning = wish.split(".")
+            return cache(lambda text: text.split(".")[: len(beginning)] == beginning)
+        asked = SpecifierSet(wish)
+    except (InvalidVersion, InvalidSpecifier) as error:
+        message = f"{name} {wish!r} is neither a version such as 2.9 nor a range such as >=2.6,<2.9"
+        raise InputError(Diagnostic(code="version", message=message)) from error
+    return cache(lambda text: asked.contains(text, prereleases=True))
+
+
+def why(judgement: Judgement) -> str:
+    """Return the reasons in one sentence: what decided, and for a yes what it rests on."""
+    if judgement.says != "yes":
+        return "; ".join(
+            dict.fromkeys(g.answer.text for g in judgement.gates if g.answer.says == judgement.says)
+        )
+    told = [g.answer.text for g in judgement.gates if g.answer.rule in _TELLING]
+    return "; ".join(dict.fromkeys(told))
+
+
+_TELLING: Final = _ABOUT_DRIVER | {"kernel-ptx", "test-passed"}

@@ -1,0 +1,237 @@
+"""Whether an image runs on a host: gate by gate, then what tests say.
+
+- G0: the CPU's architecture, and the C library under the engine.
+- G1: the container runtime's check of `NVIDIA_REQUIRE_*`.
+- G2: the driver: floor of the CUDA family, forward compatibility, whether it knows the GPU.
+- G3: the kernels, for each GPU: a cubin, or PTX that the driver compiles; what CUDA dropped.
+- E: tests of this very image with the host's driver branch on each of its compute capabilities.
+
+The answer is no if a gate says no, else unknown if one does not know, else yes. A pass on the very
+compute capability and driver branch stands above G2 and G3, a failure above everything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from curator import compat
+from curator.compat import Answer, at_least, exactly, numbers, within
+from curator.resolve._values import Gate, Judgement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from curator.compat import Range, Says
+    from curator.facts import Facts
+    from curator.resolve._values import Confidence, Gpu, Host, Label, Tested
+
+PLATFORMS: Final[Mapping[str, str]] = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
+BRANDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "geforce": ("geforce", "geforcertx"),
+    "titan": ("titan", "titanrtx"),
+    "workstation": ("nvidia", "nvidiartx", "quadro", "quadrortx"),
+    "datacenter": ("nvidia", "tesla"),
+}
+_AMPERE: Final = (8, 0)
+
+
+def platform_of(architecture: str) -> str:
+    """Return the platform of what `uname -m` says."""
+    return PLATFORMS.get(architecture, f"linux/{architecture}")
+
+
+class Judge:
+    """Judges images for one host; what images have in common is judged once."""
+
+    def __init__(self, host: Host, facts: Facts) -> None:
+        self._host, self._facts = host, facts
+        self._sms = frozenset(gpu.sm for gpu in host.gpus if gpu.sm)
+        self._has_every_sm = bool(host.gpus) and all(gpu.sm for gpu in host.gpus)
+        self._speaks, self._is_exact = _speaks(host.branch, facts)
+        # By identity, which is quick: images share their labels, and the label is kept beside.
+        self._labels: dict[int, tuple[Label, Judgement]] = {}
+
+    def __call__(self, label: Label, tests: Sequence[Tested]) -> Judgement:
+        """Return whether an image of this label and these tests runs here."""
+        known = self.label(label)
+        found = [test for test in tests if test.sm in self._sms]
+        return self._with_tests(known, found) if found else known
+
+    def label(self, label: Label) -> Judgement:
+        """Return what the rules alone say."""
+        known = self._labels.get(id(label))
+        if known is not None:
+            return known[1]
+        gates = tuple(self._gates(label))
+        says = _folded(gates)
+        confidence: Confidence | None = "rule" if says == "yes" else None
+        found = Judgement(says=says, gates=gates, confidence=confidence)
+        self._labels[id(label)] = label, found
+        return found
+
+    def _with_tests(self, known: Judgement, tests: list[Tested]) -> Judgement:
+        latest = {(test.sm, test.branch): test for test in sorted(tests, key=_age)}
+        here = [latest.get((sm, self._host.branch or 0)) for sm in sorted(self._sms)]
+        for test in here:
+            if test is not None and test.verdict == "fail":
+                gates = (*known.gates, Gate(gate="E", answer=_told(test, "no")))
+                return Judgement(says="no", gates=gates, test=test)
+        passed = [test for test in here if test is not None]
+        if self._has_every_sm and len(passed) == len(self._sms):
+            test = max(passed, key=_age)
+            gates = (*known.gates, Gate(gate="E", answer=_told(test, "yes")))
+            says = _folded(gate for gate in known.gates if gate.gate in {"G0", "G1"})
+            is_tested = says == "yes"
+            confidence: Confidence | None = "tested" if is_tested else None
+            return Judgement(says=says, gates=gates, confidence=confidence, test=test)
+        good = {test.sm for test in latest.values() if test.verdict == "pass"}
+        if known.says == "yes" and self._has_every_sm and good >= self._sms:
+            test = max((t for t in latest.values() if t.verdict == "pass"), key=_age)
+            return Judgement(says="yes", gates=known.gates, confidence="tested-sm", test=test)
+        return known
+
+    def _gates(self, label: Label) -> Iterator[Gate]:
+        host = self._host
+        place = platform_of(host.architecture)
+        yield Gate(gate="G0", answer=compat.platform(label.platforms, place))
+        if label.glibc and host.docker:
+            yield Gate(gate="G0", answer=compat.threads(label.glibc, host.docker))
+        if host.driver is None and not host.gpus:
+            compared = (("floor", label.floor),)
+            yield Gate(gate="G2", answer=Answer(says="no", rule="gpu-none", compared=compared))
+            return
+        yield Gate(gate="G1", answer=self._runtime(label))
+        driver = self._driver(label)
+        yield Gate(gate="G2", answer=driver)
+        if not host.gpus:
+            yield Gate(gate="G3", answer=Answer(says="unknown", rule="gpu-not-given"))
+        speaks = self._speaks_for(label, driver)
+        for place_of, gpu in enumerate(host.gpus):
+            yield from self._gpu(label, gpu, place_of, speaks)
+
+    def _runtime(self, label: Label) -> Answer:
+        if label.requires is None:
+            return Answer(says="unknown", rule="runtime-unread")
+        first = self._host.gpus[0] if self._host.gpus else None
+        driver = self._host.driver
+        return compat.runtime(
+            label.requires,
+            cuda=self._cuda(),
+            driver=None if driver is None else (exactly if "." in driver else within)(driver),
+            arch=first.sm if first else None,
+            brands=_brands(first),
+        )
+
+    def _cuda(self) -> Range | None:
+        if self._speaks is None:
+            return None
+        return exactly(self._speaks) if self._is_exact else at_least(self._speaks)
+
+    def _driver(self, label: Label) -> Answer:
+        driver, branch = self._host.driver, self._host.branch
+        if driver is None or branch is None:
+            compared = (("floor", label.floor),)
+            return Answer(says="unknown", rule="driver-none", compared=compared)
+        found = compat.driver(
+            label.cuda, driver, floor=label.floor, speaks=self._speaks_of(label.cuda)
+        )
+        package = label.forward
+        if package and self._is_older_than(package):
+            takes = self._facts.forward.get(package)
+            return compat.forward(
+                package,
+                branch,
+                (gpu.kind for gpu in self._host.gpus),
+                takes=takes.branches if takes else None,
+                without=found.says == "yes",
+            )
+        return found
+
+    def _is_older_than(self, cuda: str) -> bool:
+        """Whether the driver's own CUDA is older than a release, as far as is known."""
+        if self._speaks is None:
+            return True
+        return self._is_exact and numbers(self._speaks) < numbers(cuda)[:2]
+
+    def _speaks_of(self, cuda: str) -> str | None:
+        """Return the CUDA release that the driver speaks, unless that is a bound that says less."""
+        speaks = self._speaks
+        if speaks is None or self._is_exact or numbers(speaks)[0] >= numbers(cuda)[0]:
+            return speaks
+        return None
+
+    def _speaks_for(self, label: Label, driver: Answer) -> str | None:
+        """Return the CUDA release whose PTX the driver compiles, that of a package included."""
+        if driver.rule == "driver-forward" and driver.says == "yes":
+            return label.forward
+        if self._speaks is None or self._is_exact:
+            return self._speaks
+        return self._speaks if numbers(self._speaks) >= numbers(label.cuda)[:2] else None
+
+    def _gpu(self, label: Label, gpu: Gpu, place: int, speaks: str | None) -> Iterator[Gate]:
+        if gpu.sm is None:
+            yield Gate(gate="G3", answer=Answer(says="unknown", rule="gpu-not-given"), gpu=place)
+            return
+        facts = self._facts.capabilities.get(gpu.sm)
+        if facts is None:
+            compared = (("gpu", gpu.sm),)
+            answer = Answer(says="unknown", rule="gpu-unknown", compared=compared)
+            yield Gate(gate="G2", answer=answer, gpu=place)
+        else:
+            if (branch := self._host.branch) is not None:
+                first, last = facts.first_driver, facts.last_driver
+                answer = compat.knows(branch, gpu.sm, first=first, last=last)
+                yield Gate(gate="G2", answer=answer, gpu=place)
+            answer = compat.supported(gpu.sm, label.cuda, last_cuda=facts.last_cuda)
+            yield Gate(gate="G3", answer=answer, gpu=place)
+        if label.cubin is None:
+            yield Gate(gate="G3", answer=Answer(says="unknown", rule="kernel-unread"), gpu=place)
+            return
+        kernel = compat.kernel(gpu.sm, cubin=label.cubin, ptx=label.ptx)
+        yield Gate(gate="G3", answer=kernel, gpu=place)
+        if kernel.rule == "kernel-ptx":
+            yield Gate(gate="G3", answer=self._ptx(label.cuda, speaks), gpu=place)
+
+    def _ptx(self, cuda: str, speaks: str | None) -> Answer:
+        release = ".".join(cuda.split(".")[:2])
+        versions = {found.cuda: found.ptx for found in self._facts.branches.values()}
+        made, accepts = versions.get(release), versions.get(speaks or "")
+        return compat.accepts_ptx(cuda, speaks=speaks, made=made, accepts=accepts)
+
+
+def _speaks(branch: int | None, facts: Facts) -> tuple[str | None, bool]:
+    """Return the CUDA release that a branch speaks, and whether it is that or a later one.
+
+    Of a branch without facts it is that of the nearest branch before.
+    """
+    if branch is None:
+        return None, False
+    if branch in facts.branches:
+        return facts.branches[branch].cuda, True
+    below = [number for number in facts.branches if number < branch]
+    return (facts.branches[max(below)].cuda, False) if below else (None, False)
+
+
+def _brands(gpu: Gpu | None) -> tuple[str, ...]:
+    """Return the brands that a GPU may report; before Ampere, data-centre GPUs are all Teslas."""
+    if gpu is None or gpu.kind is None:
+        return ()
+    if gpu.kind == "datacenter" and gpu.sm and numbers(gpu.sm) < _AMPERE:
+        return ("tesla",)
+    return BRANDS.get(gpu.kind, ())
+
+
+def _folded(gates: Iterable[Gate]) -> Says:
+    answers = {gate.answer.says for gate in gates}
+    return "no" if "no" in answers else "unknown" if "unknown" in answers else "yes"
+
+
+def _age(test: Tested) -> str:
+    return test.at.rstrip("Z")
+
+
+def _told(test: Tested, says: Says) -> Answer:
+    rule = "test-passed" if says == "yes" else "test-failed"
+    where = test.gpu or f"sm {test.sm}"
+    compared = (("gpu", where), ("driver", test.driver), ("at", test.at[:10]))
+    return Answer(says=says, rule=rule, compared=compared)

@@ -1,0 +1,347 @@
+"""Which image runs where: the gates in order, the ranking, and what would have to change."""
+
+from __future__ import annotations
+
+import pytest
+
+from curator.compat import Answer
+from curator.errors import InputError, IntegrityError
+from curator.facts import facts
+from curator.resolve import (
+    Catalogue,
+    Gpu,
+    Host,
+    Judgement,
+    Wishes,
+    change,
+    judge,
+    ordered,
+    resolve,
+    why,
+)
+from tests.images import GPUS, PYTORCH_124, PYTORCH_128, host, image, label, published, ran
+
+FACTS = facts()
+
+
+def answers(judgement: Judgement) -> list[tuple[str, str, str]]:
+    return [(gate.gate, gate.answer.rule, gate.answer.says) for gate in judgement.gates]
+
+
+def best(where: Host, **wishes: str) -> list[str]:
+    found = resolve(published(), where, Wishes(**wishes), FACTS)  # type: ignore[arg-type]
+    return [match.image.cell for match in found.ranked]
+
+
+def first_no(where: Host, **wishes: str) -> dict[str, str | None]:
+    found = resolve(published(), where, Wishes(**wishes), FACTS)  # type: ignore[arg-type]
+    return {
+        match.image.cell: match.judgement.first.answer.rule if match.judgement.first else None
+        for match in found.rejected
+    }
+
+
+def test_an_a100_with_driver_535_runs_cuda_12_of_any_minor() -> None:
+    assert best(host("535.104.05", "A100"), framework="pytorch") == [
+        "pytorch-2.9.1-cuda12.8-py3.12",
+        "pytorch-2.7.1-cuda12.6-py3.12",
+        "pytorch-2.6.0-cuda12.4-py3.12",
+        "pytorch-2.4.1-cuda11.8-py3.12",
+    ]
+    assert first_no(host("535.104.05", "A100"), framework="pytorch") == {
+        "pytorch-2.9.1-cuda13.0-py3.12": "runtime-cuda"
+    }
+
+
+def test_nothing_fits_an_rtx_5090_with_driver_470_and_the_nearest_misses_say_what_would() -> None:
+    found = resolve(published(), host("470.256.02", "RTX 5090"), Wishes(), FACTS)
+    assert found.ranked == ()
+    assert found.unsure == ()
+    needs = {miss.image.cell: miss.changes for miss in found.misses}
+    assert needs == {
+        "cupy-14.2.0-cuda12.9-py3.12": ("driver >= 570",),
+        "pytorch-2.9.1-cuda12.8-py3.12": ("driver >= 570",),
+        "tensorflow-2.19.1-cuda12.5-py3.12": ("driver >= 570",),
+    }
+
+
+def test_a_t4_with_driver_525_runs_cubins_of_cuda_12_but_not_its_ptx() -> None:
+    assert best(host("525.147.05", "T4"), framework="pytorch")[0] == "pytorch-2.9.1-cuda12.8-py3.12"
+    jit = image("pytorch", "2.9.1", label("12.8", ("9.0",), ("7.0",)))
+    found = judge(jit, host("525.147.05", "T4"), FACTS)
+    assert found.says == "no"
+    assert answers(found)[-1] == ("G3", "ptx-version", "no")
+    assert "does not compile PTX of CUDA 12.8" in why(found)
+    assert judge(jit, host("570.124.06", "T4"), FACTS).says == "yes"
+
+
+def test_cuda_13_dropped_a_gtx_1080_whatever_the_driver() -> None:
+    rules = first_no(host("580.95.05", "GTX 1080"), cuda="13")
+    assert set(rules.values()) == {"gpu-dropped"}
+    assert best(host("580.95.05", "GTX 1080"), framework="pytorch") == [
+        "pytorch-2.7.1-cuda12.6-py3.12",
+        "pytorch-2.6.0-cuda12.4-py3.12",
+        "pytorch-2.4.1-cuda11.8-py3.12",
+    ]
+
+
+def test_with_several_gpus_every_one_has_to_run_it() -> None:
+    mixed = host("580.95.05", "A100", "V100")
+    assert "pytorch-2.9.1-cuda13.0-py3.12" in best(host("580.95.05", "A100"))
+    assert "pytorch-2.9.1-cuda13.0-py3.12" not in best(mixed)
+    found = resolve(published(), mixed, Wishes(cuda="13", framework="pytorch"), FACTS)
+    gate = found.rejected[0].judgement.first
+    assert gate is not None
+    assert (gate.answer.rule, gate.gpu) == ("gpu-dropped", 1)
+
+
+def test_the_runtime_refuses_a_geforce_that_the_driver_family_would_run() -> None:
+    asks = {"NVIDIA_REQUIRE_CUDA": "cuda>=12.8 brand=tesla,driver>=535,driver<536"}
+    theirs = image("pytorch", "2.9.1", label("12.8", PYTORCH_128, requires=asks))
+    refused = judge(theirs, host("535.104.05", "RTX 3090"), FACTS)
+    needs = change(refused, FACTS)
+    assert needs is not None
+    assert needs.texts == ("driver >= 570, or NVIDIA_DISABLE_REQUIRE=1",)
+    assert (refused.says, refused.first and refused.first.gate) == ("no", "G1")
+    assert "cuda>=12.8" in why(refused)
+    off = image(
+        "pytorch",
+        "2.9.1",
+        label("12.8", PYTORCH_128, requires={**asks, "NVIDIA_DISABLE_REQUIRE": "1"}),
+    )
+    assert judge(off, host("535.104.05", "RTX 3090"), FACTS).says == "yes"
+    assert judge(theirs, host("535.104.05", "V100"), FACTS).says == "yes"
+    ours = image("pytorch", "2.9.1", label("12.8", PYTORCH_128))
+    assert judge(ours, host("535.104.05", "RTX 3090"), FACTS).says == "yes"
+
+
+def test_an_arm_host_runs_only_what_is_built_for_it() -> None:
+    assert best(host("580.95.05", "GH200", architecture="aarch64")) == [
+        "cupy-14.2.0-cuda12.9-py3.12"
+    ]
+    rules = first_no(host("580.95.05", "GH200", architecture="aarch64"))
+    assert set(rules.values()) == {"platform"}
+
+
+def test_without_a_gpu_nothing_runs_and_without_a_word_of_it_nothing_is_known() -> None:
+    found = resolve(published(), Host(), Wishes(framework="cupy"), FACTS)
+    assert [m.judgement.first and m.judgement.first.answer.rule for m in found.rejected] == [
+        "gpu-none"
+    ] * 2
+    assert found.misses[0].changes == ("driver >= 525.60.13", "an NVIDIA GPU")
+    for unsure in (Host(driver="580.95.05"), host(None, "A100")):
+        found = resolve(published(), unsure, Wishes(framework="cupy"), FACTS)
+        assert found.ranked == ()
+        assert {match.image.framework for match in found.unsure} == {"cupy"}
+
+
+@pytest.mark.parametrize(
+    ("driver", "gpu", "package", "says"),
+    [
+        ("535.104.05", "A100", "12.8", "yes"),
+        ("535.104.05", "RTX 4090", "12.8", "no"),
+        ("545.23.08", "A100", "12.8", "unknown"),
+        ("470.256.02", "A100", "12.9", "no"),
+        ("570.124.06", "RTX 4090", "12.8", "yes"),
+        ("580.95.05", "RTX 4090", "12.8", "yes"),
+    ],
+)
+def test_a_forward_package_is_for_data_centre_gpus_and_its_branches(
+    driver: str, gpu: str, package: str, says: str
+) -> None:
+    there = image("pytorch", "2.9.1", label(package, PYTORCH_128, requires={}, forward=package))
+    assert judge(there, host(driver, gpu), FACTS).says == says
+
+
+def test_a_forward_package_brings_the_driver_that_compiles_ptx() -> None:
+    there = image("x", "1", label("13.0", ("12.0",), ("8.0",), requires={}, forward="13.0"))
+    assert answers(judge(there, host("535.104.05", "A100"), FACTS))[-1] == (
+        "G3",
+        "ptx-version",
+        "yes",
+    )
+
+
+def test_a_driver_that_no_fact_knows_is_taken_for_the_one_before() -> None:
+    newest = host("999.10", "A100")
+    assert judge(image("x", "1", label("13.0", ("8.0",))), newest, FACTS).says == "yes"
+    unknown = label("99.0", ("8.0",), floor="700.1", requires={})
+    assert judge(image("x", "1", unknown), newest, FACTS).says == "yes"
+    asks = label("13.0", ("8.0",), requires={"NVIDIA_REQUIRE_CUDA": "cuda>=99.0"})
+    assert answers(judge(image("x", "1", asks), newest, FACTS))[1] == (
+        "G1",
+        "runtime-cuda",
+        "unknown",
+    )
+
+
+def test_what_nobody_read_is_unknown() -> None:
+    where = host("580.95.05", "A100")
+    assert judge(image("x", "1", label("12.8", None)), where, FACTS).says == "unknown"
+    assert (
+        judge(image("x", "1", label("12.8", ("8.0",), requires=None)), where, FACTS).says
+        == "unknown"
+    )
+    strange = Host(driver="580.95.05", gpus=(Gpu(name="x", sm="8.7"),))
+    assert judge(image("x", "1", label("12.8", ("8.0",))), strange, FACTS).says == "unknown"
+    assert judge(image("x", "1", label("12.8", ("8.0",))), strange, FACTS).first is not None
+
+
+def test_old_engines_forbid_new_c_libraries_their_threads() -> None:
+    there = image("x", "1", label("12.8", ("8.0",), glibc="2.36"))
+    old = Host(driver="580.95.05", gpus=(GPUS["A100"],), docker="20.10.7")
+    assert answers(judge(there, old, FACTS))[1] == ("G0", "glibc-clone3", "no")
+    new = Host(driver="580.95.05", gpus=(GPUS["A100"],), docker="28.5.1")
+    assert judge(there, new, FACTS).says == "yes"
+
+
+def test_tests_on_the_spot_count_more_than_rules() -> None:
+    where = host("580.95.05", "A100")
+    plain = label("12.8", PYTORCH_128)
+    here = image("x", "1", plain, tests=(ran("A100", "580.65.06"),))
+    assert judge(here, where, FACTS).confidence == "tested"
+    elsewhere = image("x", "1", plain, tests=(ran("A100", "535.104.05"),))
+    assert judge(elsewhere, where, FACTS).confidence == "tested-sm"
+    other = image("x", "1", plain, tests=(ran("H200", "580.65.06"),))
+    assert judge(other, where, FACTS).confidence == "rule"
+    against = image("x", "1", label("12.8", ("9.0",)), tests=(ran("A100", "580.65.06"),))
+    assert judge(against, where, FACTS).confidence == "tested"
+
+
+def test_a_failed_test_on_the_spot_is_a_no_until_a_later_pass() -> None:
+    failed = ran("A100", "580.65.06", verdict="fail", at="2026-11-21T10:00:00Z")
+    where, plain = host("580.95.05", "A100"), label("12.8", PYTORCH_128)
+    found = judge(image("x", "1", plain, tests=(failed,)), where, FACTS)
+    assert (found.says, found.first and found.first.answer.rule) == ("no", "test-failed")
+    assert change(found, FACTS) is None
+    mended = image("x", "1", plain, tests=(ran("A100", "580.65.06"), failed))
+    assert judge(mended, where, FACTS).confidence == "tested"
+    elsewhere = image("x", "1", plain, tests=(failed,))
+    assert judge(elsewhere, host("570.1", "A100"), FACTS).says == "yes"
+
+
+def test_a_test_does_not_let_an_image_past_architecture_and_runtime() -> None:
+    passed = (ran("A100", "580.65.06"),)
+    there = image("x", "1", label("12.8", PYTORCH_128), tests=passed)
+    arm = host("580.95.05", "A100", architecture="aarch64")
+    assert (judge(there, arm, FACTS).says, judge(there, arm, FACTS).confidence) == ("no", None)
+
+
+def test_with_two_kinds_of_gpu_both_have_to_be_ran() -> None:
+    mixed, plain = host("580.95.05", "A100", "V100"), label("12.6", PYTORCH_124)
+    one = image("x", "1", plain, tests=(ran("A100", "580.65.06"),))
+    assert judge(one, mixed, FACTS).confidence == "rule"
+    both = image("x", "1", plain, tests=(ran("A100", "580.65.06"), ran("V100", "580.65.06")))
+    assert judge(both, mixed, FACTS).confidence == "tested"
+
+
+def test_the_order_is_version_then_confidence_then_cuda_and_deprecated_is_last() -> None:
+    cu126, cu128 = label("12.6", PYTORCH_124), label("12.8", PYTORCH_128)
+    known = ordered(
+        [
+            image("x", "2.0", cu126),
+            image("x", "1.9", cu126, tests=(ran("A100", "580.65.06"),)),
+            image("x", "1.9", cu128),
+            image("x", "1.9", cu128, python="3.13", state="deprecated"),
+            image("x", "3.0", cu128, state="yanked"),
+            image("x", "3.1", cu128, tags=(), state="unpublished"),
+        ]
+    )
+    found = resolve(known, host("580.95.05", "A100"), Wishes(), FACTS)
+    assert [match.image.cell for match in found.ranked] == [
+        "x-2.0-cuda12.6-py3.12",
+        "x-1.9-cuda12.6-py3.12",
+        "x-1.9-cuda12.8-py3.12",
+        "x-1.9-cuda12.8-py3.13",
+    ]
+    assert found.considered == 4
+
+
+def test_the_fastest_is_what_was_measured_on_this_gpu() -> None:
+    plain = label("12.8", PYTORCH_128)
+    known = ordered(
+        [
+            image("x", "2.0", plain, tests=(ran("A100", "580.65.06", rate=100),)),
+            image("x", "1.9", plain, tests=(ran("A100", "570.65.06", rate=130),)),
+            image("x", "2.1", plain, tests=(ran("H200", "580.65.06", rate=900),)),
+        ]
+    )
+    where = host("580.95.05", "A100")
+    fastest = resolve(known, where, Wishes(prefer="fastest"), FACTS).ranked
+    assert [match.image.version for match in fastest] == ["1.9", "2.0", "2.1"]
+    newest = resolve(known, where, Wishes(), FACTS).ranked
+    assert [match.image.version for match in newest] == ["2.1", "2.0", "1.9"]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "cells"),
+    [
+        ({"version": "2.9"}, {"2.9.1"}),
+        ({"version": ">=2.5,<2.9"}, {"2.6.0", "2.7.1"}),
+        ({"version": "2"}, {"2.9.1", "2.7.1", "2.6.0", "2.4.1"}),
+        ({"cuda": "12.4"}, {"2.6.0"}),
+        ({"cuda": "11"}, {"2.4.1"}),
+        ({"python": "3.13"}, set()),
+        ({"channel": "stable"}, set()),
+    ],
+)
+def test_wishes_are_beginnings_or_ranges(wishes: dict[str, str], cells: set[str]) -> None:
+    asked = Wishes(framework="pytorch", **wishes)  # type: ignore[arg-type]
+    found = resolve(published(), host("580.95.05", "A100"), asked, FACTS)
+    assert {match.image.version for match in found.ranked} == cells
+
+
+@pytest.mark.parametrize("version", ["2..9", "newest", ">=two"])
+def test_a_wish_that_is_no_version_is_refused(version: str) -> None:
+    with pytest.raises(InputError, match=version):
+        resolve(published(), Host(), Wishes(version=version), FACTS)
+
+
+def test_misses_are_newer_than_what_runs() -> None:
+    found = resolve(published(), host("535.104.05", "A100"), Wishes(framework="pytorch"), FACTS)
+    assert [miss.image.cell for miss in found.misses] == []
+    found = resolve(published(), host("470.256.02", "A100"), Wishes(framework="pytorch"), FACTS)
+    assert found.ranked[0].image.version == "2.4.1"
+    assert [(miss.image.cell, miss.changes) for miss in found.misses] == [
+        ("pytorch-2.9.1-cuda12.8-py3.12", ("driver >= 525.60.13",)),
+        ("pytorch-2.9.1-cuda13.0-py3.12", ("driver >= 580.65.06",)),
+    ]
+
+
+def test_every_answer_names_its_rule_source_and_numbers() -> None:
+    for where in (host("470.1.1", "RTX 5090"), host("580.95.05", "A100"), Host()):
+        for known in published().images:
+            for gate in judge(known, where, FACTS).gates:
+                told = gate.to_json()
+                assert told["source"] == FACTS.rules[gate.answer.rule].source
+                assert FACTS.rules[gate.answer.rule].gate == gate.gate
+                assert gate.answer.text
+                assert "{" not in gate.answer.text
+
+
+def test_a_catalogue_survives_its_document() -> None:
+    passed = (ran("A100", "580.65.06", rate=7), ran("V100", "535.1.1", verdict="fail"))
+    twins = [image("twins", version, label("12.8", ("8.0",))) for version in ("1", "2")]
+    known = ordered(
+        [*published().images, image("x", "1", label("12.8", None), tests=passed), *twins]
+    )
+    again = Catalogue.read(known.data)
+    assert tuple(again.images) == tuple(known.images)
+    assert again.data == known.data
+    shared = {id(found.label) for found in again.images if found.framework == "twins"}
+    assert len(shared) == 1
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"[]", b'{"v":2}', b'{"v":1,"labels":[],"images":[{}]}']
+)
+def test_what_is_no_catalogue_is_refused(data: bytes) -> None:
+    with pytest.raises(IntegrityError):
+        Catalogue.read(data)
+
+
+def test_an_answer_without_numbers_reads_as_well() -> None:
+    assert (
+        Answer(says="unknown", rule="kernel-unread").text
+        == "which kernels the image ships was not read"
+    )
