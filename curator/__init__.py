@@ -14,18 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from curator.reader import IndexReader
+    from curator.reader._reader import IndexReader
 
 __all__ = ["open_index"]
 
 
-def open_index(
+def open_index(  # noqa: PLR0913 - each has a default
     location: str | Path,
     *,
     keys: Sequence[bytes | str | Path] = (),
     threshold: int = 1,
     cache: Path | str | None = "",
     timeout_s: float = 30.0,
+    offline: bool = False,
 ) -> IndexReader:
     """Open a published index and verify its newest state.
 
@@ -33,7 +34,8 @@ def open_index(
     keys (PEM, or files of it), of which `threshold` have to sign the head; without any, those
     that the index names at first use are pinned. `cache` is a directory for verified documents and
     pins, by default below the user's cache; None remembers nothing. `timeout_s` bounds each
-    document's fetch, retries included, in seconds.
+    document's fetch, retries included, in seconds. `offline` asks no network: what the cache has is
+    read.
 
     Raises:
         curator.errors.InputError: the location is none that can be read, or a key is none.
@@ -41,22 +43,18 @@ def open_index(
         curator.errors.IntegrityError: what is there is not to be believed; `code` says why.
         curator.errors.TemporaryError: it does not answer, and there is no copy of before.
     """
-    import os  # noqa: PLC0415 - importing curator costs nothing
-    from pathlib import Path  # noqa: PLC0415
+    from pathlib import Path  # noqa: PLC0415 - importing curator costs nothing
 
-    from curator.oci import hex_of, sha256  # noqa: PLC0415
     from curator.reader import open_reader  # noqa: PLC0415
-    from curator.settings import cache_directory, located  # noqa: PLC0415
+    from curator.settings import located, reader_cache  # noqa: PLC0415
 
     # A relative path is another place in another directory.
     place = located(str(location), Path.cwd())
-    if cache == "":
-        name = hex_of(sha256(place.rstrip("/").encode()))[:16]
-        cache = cache_directory(os.environ) / "index" / name
     return open_reader(
         place,
         keys=keys,
         threshold=threshold,
-        cache=Path(cache) if cache else None,
+        cache=reader_cache(place) if cache == "" else Path(cache) if cache else None,
         timeout_s=timeout_s,
+        offline=offline,
     )

@@ -10,6 +10,7 @@ A cell that fails is a value (`curator.farm`), never one of these.
     CuratorError             1   ran, and it did not work
     ├── InputError           2   what was given is wrong; carries `diagnostics` with positions
     ├── EmptySelectionError  3   a selector matched nothing
+    ├── NoFitError           4   no published image is known to run on the host
     ├── IntegrityError       1   bytes are not what their digest or our record says; never retried
     │   ├── SignatureError       too few of the keys that we trust signed this
     │   ├── RollbackError        an index older than one that was seen before
@@ -88,6 +89,13 @@ class EmptySelectionError(CuratorError):
 
     exit_code = 3
     code = "empty-selection"
+
+
+class NoFitError(CuratorError):
+    """No image that was asked for is known to run on the host; the answer says what is nearest."""
+
+    exit_code = 4
+    code = "no-fit"
 
 
 class IntegrityError(CuratorError):

@@ -13,12 +13,11 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curator.errors import Diagnostic, InputError
-from curator.oci import Reference
+from curator.oci import Reference, hex_of, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -68,6 +67,12 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
     return Path(home).absolute() / "curator"
 
 
+def reader_cache(location: str) -> Path:
+    """Return where what is read of an index is remembered."""
+    name = hex_of(sha256(location.rstrip("/").encode()))[:16]
+    return cache_directory(os.environ) / "index" / name
+
+
 def find_root(start: Path) -> Path:
     """Return the farm directory at or above `start`.
 
@@ -115,6 +120,8 @@ def _jobs(environ: Mapping[str, str]) -> int | None:
 
 def installer() -> str:
     """Return what installs wheels into images; it writes bytes there, so keys contain it."""
+    from importlib.metadata import version  # noqa: PLC0415 - 20 ms
+
     return f"uv {version('uv')}"
 
 

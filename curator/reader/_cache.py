@@ -35,6 +35,7 @@ class Cache:
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory
         self._documents: dict[Digest, bytes] = {}
+        self._made: dict[str, bytes] = {}
         self._copy: Copy | None = None
         self._pins: Pins | None = None
 
@@ -56,6 +57,20 @@ class Cache:
             self._documents[digest] = data
         else:
             self._write(f"doc-{hex_of(digest)}.json", data)
+
+    def made(self, name: str) -> bytes | None:
+        """Return what was made of verified documents before, under a name."""
+        return self._made.get(name) or self._read(f"made-{name}.json")
+
+    def make(self, name: str, data: bytes) -> None:
+        """Remember what was made of verified documents, in place of what was made before."""
+        self._made = {name: data}
+        if self._directory is None or len(data) >= MAX_BYTES:
+            return
+        self._write(f"made-{name}.json", data)
+        for path in self._directory.glob("made-*.json"):
+            if path.name != f"made-{name}.json":
+                path.unlink(missing_ok=True)
 
     def forget_all_but(self, digests: Collection[Digest]) -> None:
         """Drop the documents that nothing names any more; a young one may be another reader's."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-from curator.errors import Diagnostic, HostError, InputError, IntegrityError
-from curator.index import MAX_DOCUMENT_BYTES
+from curator.errors import Diagnostic, HostError, InputError, IntegrityError, TemporaryError
 from curator.oci import sha256
+from curator.places import MAX_DOCUMENT_BYTES
 from curator.reader._values import Fetched
 
 
@@ -54,6 +54,17 @@ class DirectoryOrigin:
             raise IntegrityError(f"{path}: more than {MAX_DOCUMENT_BYTES} bytes")
         found = sha256(data)
         return Fetched(data=None if found == etag else data, etag=found)
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+class Nowhere:
+    """No place at all: what a reader that was asked to stay offline reads."""
+
+    def get(self, path: str, etag: str | None = None) -> Fetched | None:
+        """Raise, as a place does that does not answer."""
+        raise TemporaryError(f"asked to stay offline: {path}{' is remembered' if etag else ''}")
 
     def close(self) -> None:
         """There is nothing to let go of."""

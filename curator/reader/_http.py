@@ -19,7 +19,7 @@ import urllib3
 
 from curator import wire
 from curator.errors import Diagnostic, InputError, IntegrityError, RefusedError, TemporaryError
-from curator.index import MAX_DOCUMENT_BYTES
+from curator.places import MAX_DOCUMENT_BYTES
 from curator.reader._values import Fetched
 
 if TYPE_CHECKING:

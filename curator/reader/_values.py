@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from curator.errors import IntegrityError
     from curator.oci import Digest
 
 
@@ -52,3 +53,14 @@ class Copy:
     etag: str | None
     seen_at: float
     config: bytes
+
+
+class MovedError(Exception):
+    """A document that the head named is gone or another one: the head may have moved.
+
+    `error` is what it comes to if the head has not.
+    """
+
+    def __init__(self, error: IntegrityError) -> None:
+        super().__init__(str(error))
+        self.error = error

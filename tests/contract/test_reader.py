@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from curator.reader import IndexReader
+    from curator.reader._reader import IndexReader
 
 HEAD = "v1/head.json"
 CONFIG = "v1/config.json"

@@ -49,7 +49,7 @@ from tests.wire import Handler, Server, identity
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from curator.reader import IndexReader
+    from curator.reader._reader import IndexReader
     from curator.sign import Signer
 
 OK = b"HTTP/1.1 200 OK\r\n"

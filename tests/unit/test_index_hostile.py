@@ -14,8 +14,8 @@ from curator.index import CONFIG_PATH, evidence_path, read_index
 from curator.oci import canonical_json, sha256
 from curator.ports import Blob
 from curator.publish import Target, check_store, rebuild
-from curator.reader import IndexReader
 from curator.reader._cache import Cache
+from curator.reader._reader import IndexReader
 from curator.reader._values import Fetched
 from tests.documents import Memory, filled, rewritten
 from tests.publishing import NOW, PLACE, FolderRegistry
