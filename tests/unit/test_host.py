@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
-from typing import TYPE_CHECKING
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+from curator import resolve
 from curator.errors import HostError
 from curator.host import host_facts
+from curator.resolve import Host
 from curator.smoke import Gpu
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+ROOT = Path(__file__).parent.parent.parent
 TWO = """\
 NVIDIA H200, GPU-0f6b2c4e, 9.0, 143771, 580.95.05
 NVIDIA A100-SXM4-80GB, GPU-5d3c1a7b, 8.0, 81920, 580.95.05
@@ -71,3 +76,168 @@ def test_a_driver_that_does_not_answer_is_said(tools: Path) -> None:
     nvidia_smi(tools, "NVIDIA-SMI has failed", status=9)
     with pytest.raises(HostError, match="check the driver"):
         host_facts()
+
+
+# As the resolver sees it
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine of its own: programs on its PATH, libraries, and an environment."""
+
+    folder: Path
+
+    def look(self, **environment: str) -> Host:
+        """Return what a process on it sees."""
+        done = self._run(environment)
+        assert done.returncode == 0, done.stderr
+        return Host.from_json(json.loads(done.stdout))
+
+    def fail(self, **environment: str) -> str:
+        """Return the error that a process on it ends with."""
+        done = self._run(environment)
+        assert done.returncode, done.stdout
+        return done.stderr.splitlines()[-1]
+
+    def _run(self, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        program = "import json, os; from curator.host import this_host\n"
+        program += "print(json.dumps(this_host(os.environ).to_json()))"
+        own = {"PATH": str(self.folder), "LD_LIBRARY_PATH": str(self.folder), "HOME": "/"}
+        return subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**own, **environment},
+        )
+
+    def install(self, name: str, script: str) -> None:
+        """Put a program on its PATH."""
+        (self.folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (self.folder / name).chmod(0o755)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    (tmp_path / "machine").mkdir()
+    return Machine(tmp_path / "machine")
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A management library made of software, which `pynvml` loads as it loads NVIDIA's."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("a C compiler makes the library of these tests: install gcc or clang")
+    made = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
+    source = ROOT / "tests/data/gpu/nvml.c"
+    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", made, source], check=True)
+    return made
+
+
+@pytest.fixture
+def with_driver(machine: Machine, library: Path) -> Machine:
+    (machine.folder / library.name).symlink_to(library)
+    return machine
+
+
+HERE = os.uname().machine
+MIXED = "NVIDIA A100-SXM4-80GB/8.0;NVIDIA GeForce RTX 4090/8.9"
+
+
+def test_a_machine_with_nothing_on_it(machine: Machine) -> None:
+    assert machine.look() == Host(architecture=HERE)
+
+
+def test_the_driver_s_library_is_asked(with_driver: Machine) -> None:
+    found = with_driver.look(NVML_GPUS=MIXED, NVML_DRIVER="535.54.03")
+    gpus = (
+        resolve.Gpu(name="A100", sm="8.0", kind="datacenter"),
+        resolve.Gpu(name="GeForce RTX 4090", sm="8.9", kind="geforce"),
+    )
+    assert found == Host(driver="535.54.03", gpus=gpus, architecture=HERE)
+
+
+def test_the_library_goes_before_the_program(with_driver: Machine) -> None:
+    with_driver.install("nvidia-smi", "echo NVIDIA L4, 470.57.02, 8.9")
+    assert with_driver.look(NVML_GPUS="NVIDIA H200/9.0").driver == "580.95.05"
+
+
+def test_a_gpu_newer_than_the_facts_is_what_its_driver_says(with_driver: Machine) -> None:
+    found = with_driver.look(NVML_GPUS="NVIDIA X900/13.0")
+    assert found.gpus == (resolve.Gpu(name="NVIDIA X900", sm="13.0"),)
+
+
+def test_a_lost_gpu_keeps_its_place(with_driver: Machine) -> None:
+    found = with_driver.look(NVML_GPUS=MIXED, NVML_LOST="0")
+    assert [gpu.sm for gpu in found.gpus] == [None, "8.9"]
+
+
+def test_a_driver_without_gpus_is_a_driver(with_driver: Machine) -> None:
+    assert with_driver.look() == Host(driver="580.95.05", architecture=HERE)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"), [("9", "Driver Not Loaded"), ("18", "NVML/RM version mismatch")]
+)
+def test_a_library_that_fails_is_said(with_driver: Machine, fault: str, says: str) -> None:
+    said = with_driver.fail(NVML_FAULT=fault)
+    assert "HostError: the NVIDIA driver is installed but fails" in said
+    assert says in said
+    with_driver.install("nvidia-smi", "echo 'NVIDIA-SMI has failed because'; exit 9")
+    assert "nvidia-smi is there but fails (NVIDIA-SMI has failed because)" in with_driver.fail(
+        NVML_FAULT=fault
+    )
+
+
+def test_without_the_library_the_program_is_asked(machine: Machine) -> None:
+    machine.install("nvidia-smi", "echo NVIDIA GH200 480GB, 570.86.15, 9.0")
+    found = machine.look()
+    assert (found.driver, found.gpus[0].name, found.gpus[0].sm) == ("570.86.15", "GH200", "9.0")
+
+
+def test_a_program_that_does_not_know_compute_capabilities(machine: Machine) -> None:
+    refuse = 'case "$*" in *compute_cap*) echo Field "compute_cap" is not valid; exit 2;; esac\n'
+    machine.install("nvidia-smi", f"{refuse}echo Tesla T4, 470.57.02")
+    found = machine.look()
+    assert (found.driver, found.gpus) == ("470.57.02", (resolve.gpu("T4"),))
+
+
+def test_overrides_describe_another_machine(with_driver: Machine) -> None:
+    chosen = {
+        "CURATOR_OVERRIDE_DRIVER": "R535",
+        "CURATOR_OVERRIDE_GPU": "a100, sm_90",
+        "CURATOR_OVERRIDE_ARCH": "arm64",
+    }
+    found = with_driver.look(NVML_FAULT="9", **chosen)
+    assert found == Host(
+        driver="535", gpus=(resolve.gpu("A100"), resolve.Gpu(sm="9.0")), architecture="aarch64"
+    )
+    partly = with_driver.look(NVML_GPUS=MIXED, CURATOR_OVERRIDE_DRIVER="470.57.02")
+    assert (partly.driver, len(partly.gpus)) == ("470.57.02", 2)
+    assert with_driver.look(NVML_GPUS=MIXED, CURATOR_OVERRIDE_GPU="none").gpus == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("CURATOR_OVERRIDE_DRIVER", "12.4", "reads as a CUDA version"),
+        ("CURATOR_OVERRIDE_GPU", "A100,RTX 6000", "say which"),
+        ("CURATOR_OVERRIDE_ARCH", "sparc", "none of x86_64"),
+    ],
+)
+def test_an_override_that_says_nothing_known(
+    machine: Machine, name: str, value: str, says: str
+) -> None:
+    said = machine.fail(**{name: value})
+    assert f"InputError: {name}: " in said
+    assert says in said
+
+
+def test_the_engine_s_version_is_a_fact_of_this_machine_alone(machine: Machine) -> None:
+    machine.install("docker", """echo '{"Version": "28.2.2"}'""")
+    assert machine.look().docker == "28.2.2"
+    assert machine.look(CURATOR_OVERRIDE_GPU="T4").docker is None
+    machine.install("docker", "echo null; echo 'Cannot connect to the Docker daemon' >&2; exit 1")
+    assert machine.look().docker is None

@@ -11,24 +11,25 @@ PACKAGE = Path(curator.__file__).parent
 
 LAYERS = [
     {"cli"},
-    {"farm"},
+    {"farm", "page", "doctor", "emit"},
     {"publish"},
     {"settings"},
     {"engine", "registry", "store", "reader", "runner", "lock", "host", "provision"},
     {"ports"},
     {"wire"},
-    {"plan", "policy", "coverage", "sign", "derived"},
+    {"plan", "policy", "resolve", "coverage", "sign", "derived"},
     {"index"},
     {"recipe", "smoke"},
     {"matrix"},
     {"lockfile"},
     {"compat"},
+    {"facts", "places"},
     {"oci"},
     {"errors"},
 ]
 OWNERS = {
-    "yaml": {"matrix", "runner"},
-    "jinja2": {"recipe"},
+    "yaml": {"matrix", "runner", "emit"},
+    "jinja2": {"recipe", "page"},
     "python_on_whales": {"engine", "runner"},
     "azure": {"store"},
     "cryptography": {"sign"},
@@ -37,10 +38,12 @@ OWNERS = {
     "uv": {"engine", "lock"},
     "click": {"cli"},
     "rich": {"cli"},
+    "pynvml": {"host"},
 }
 PURE = {
     "plan",
     "policy",
+    "resolve",
     "coverage",
     "sign",
     "derived",
@@ -50,6 +53,7 @@ PURE = {
     "matrix",
     "lockfile",
     "compat",
+    "places",
     "oci",
 }
 IMPURE_IMPORTS = {"os", "subprocess", "socket", "time", "random", "pathlib", "shutil", "tempfile"}
