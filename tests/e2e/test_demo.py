@@ -55,6 +55,13 @@ def test_demo_from_nothing_and_again(newcomer: Farm) -> None:
     ran = subprocess.run(line, shell=True, capture_output=True, text=True, check=True)  # noqa: S602
     assert ran.stdout == "six imported\n"
 
+    (entry,) = index["entries"]
+    assert entry["requires"] == {"NVIDIA_REQUIRE_CUDA": "cuda>=12.0"}
+    told = newcomer.json("resolve", "--driver", "580", "--gpu", "H100")
+    assert [match["confidence"] for match in told["ranked"]] == ["rule"]
+    pulled = told["ranked"][0]["reference"]
+    assert pulled.split("@") == [reference.partition("@")[0], entry["digest"]]
+
     again = newcomer.json("demo", ONE)
     assert again["cells"] == []
     assert again["demo"]["references"] == [reference]
