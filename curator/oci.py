@@ -40,7 +40,8 @@ MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _REFERENCE = re.compile(
-    r"(?:(?P<registry>[^/@]*[.:][^/@]*|localhost)/)?"
+    r"(?:(?P<registry>(?:\[[0-9A-Fa-f:.]+\]|(?=[^/@]*[.:])[A-Za-z0-9][A-Za-z0-9._-]*)(?::[0-9]{1,5})?"
+    r"|localhost)/)?"
     r"(?P<repository>[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*)"
     r"(?::(?P<tag>\w[\w.-]{0,127}))?"
     r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?",

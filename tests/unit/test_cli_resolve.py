@@ -1,0 +1,247 @@
+"""The verbs for pullers: what they print, how they exit, and what they load for it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from curator.cli import main
+from tests.images import PYTORCH_128, image, label, published, ran, written
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SMI = "name, driver_version, compute_cap\nNVIDIA A100-SXM4-80GB, 535.104.05, 8.0\n"
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.out)["data"]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> str:
+    tests = (ran("A100", "580.65.06"), ran("H200", "580.65.06", rate=9))
+    more = (
+        image("pytorch", "2.8.0", label("12.8", PYTORCH_128), tests=tests),
+        image("jax", "0.7.0", label("12.9", PYTORCH_128), state="yanked", reason="wrong cuDNN"),
+    )
+    return written(tmp_path / "index", [*published().images, *more])
+
+
+@pytest.fixture
+def curator(
+    index: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., Said]:
+    """Run the command line where no farm is."""
+    monkeypatch.setenv("CURATOR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CURATOR_INDEX", index)
+    monkeypatch.chdir(tmp_path)
+    for name in ("DRIVER", "GPU", "ARCH"):
+        monkeypatch.delenv(f"CURATOR_OVERRIDE_{name}", raising=False)
+
+    def call(*arguments: str) -> Said:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        captured = capsys.readouterr()
+        return Said(code=int(ended.value.code or 0), out=captured.out, err=captured.err)
+
+    return call
+
+
+def test_the_best_image_is_a_command_to_copy_and_its_reason(curator: Callable[..., Said]) -> None:
+    said = curator("resolve", "--driver", "535", "--gpu", "A100", "--framework", "pytorch")
+    assert said.code == 0
+    assert said.err == ""
+    first, command, reason = said.out.splitlines()[:3]
+    assert first.startswith("pytorch:2.9.1-cuda12.8-py3.12 ")
+    assert command.startswith(
+        "  docker run --rm --gpus all --shm-size 8g registry.example/dl/pytorch:"
+    )
+    assert "@sha256:" in command
+    assert "driver 535 >= 525.60.13" in reason
+
+
+def test_without_a_framework_each_has_its_best(curator: Callable[..., Said]) -> None:
+    said = curator("resolve", "--driver", "580.95.05", "--gpu", "A100")
+    heads = [line.split(":")[0] for line in said.out.splitlines() if line[:1].isalpha()]
+    assert heads == ["cupy", "pytorch", "tensorflow"]
+    pinned = curator("resolve", "--driver", "580.95.05", "--gpu", "A100", "--pin")
+    assert pinned.code == 2
+    assert "--framework" in pinned.err
+
+
+def test_pin_prints_the_reference_alone(curator: Callable[..., Said]) -> None:
+    asked = ("resolve", "--driver", "535", "--gpu", "A100", "--framework", "cupy")
+    said = curator(*asked, "--pin")
+    assert said.out.count("\n") == 1
+    assert said.out.startswith("registry.example/dl/cupy:14.2.0-cuda12.9-py3.12-")
+    assert said.out.strip() in curator(*asked).out
+
+
+def test_tested_is_said_with_gpu_driver_and_day(curator: Callable[..., Said]) -> None:
+    wishes = ("--framework", "pytorch", "--version", "2.8")
+    said = curator("resolve", "--driver", "580.95.05", "--gpu", "A100", *wishes)
+    assert "tested 2026-11-22 on A100 (sm_80), driver 580.65.06\n" in said.out
+    elsewhere = curator("resolve", "--driver", "570.1", "--gpu", "A100", *wishes)
+    assert "driver 580.65.06; follows by rule for driver 570.1" in elsewhere.out
+
+
+def test_nothing_fits_exits_with_4_and_names_the_nearest(curator: Callable[..., Said]) -> None:
+    said = curator("resolve", "--driver", "470.256.02", "--gpu", "RTX 5090")
+    assert said.code == 4
+    assert "pytorch:2.9.1-cuda12.8-py3.12 needs driver >= 570" in said.out
+    assert "GeForce RTX 5090 (sm_120)" in said.err
+    as_json = curator("resolve", "--driver", "470.256.02", "--gpu", "RTX 5090", "--json")
+    assert as_json.code == 4
+    assert json.loads(as_json.out)["status"] == "no-fit"
+    assert as_json.data["ranked"] == []
+    assert as_json.data["misses"][0]["changes"] == ["driver >= 570"]
+    assert as_json.err == ""
+
+
+def test_all_names_for_each_rejected_one_the_first_gate(curator: Callable[..., Said]) -> None:
+    said = curator("resolve", "--driver", "535", "--gpu", "A100", "--framework", "pytorch", "--all")
+    assert "  + pytorch:2.6.0-cuda12.4-py3.12  rule" in said.out
+    assert "  - pytorch:2.9.1-cuda13.0-py3.12  G1: the runtime refuses it" in said.out
+
+
+def test_explain_gives_each_rule_its_source(curator: Callable[..., Said]) -> None:
+    asked = ("resolve", "--driver", "535", "--gpu", "A100", "--framework", "pytorch", "--explain")
+    said = curator(*asked)
+    assert "[driver-minor] CUDA Compatibility" in said.out
+    data = curator(*asked, "--json").data
+    assert {gate["gate"] for gate in data["ranked"][0]["gates"]} == {"G0", "G1", "G2", "G3"}
+    assert all(gate["source"] for gate in data["ranked"][0]["gates"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("--gpu", "A100", "--framework", "pytroch"), 3, "did you mean pytorch?"),
+        (
+            ("--gpu", "A100", "--framework", "pytorch", "--version", "9"),
+            3,
+            "no image has all of that",
+        ),
+        (("--gpu", "A1000000"), 2, "A1000000"),
+        (("--driver", "12.4", "--gpu", "A100"), 2, "reads as a CUDA version"),
+        (("--driver", "535", "--gpu", "A100", "--version", "new"), 2, "neither a version"),
+        (("--index", "ftp://x/y", "--gpu", "A100"), 2, "ftp://"),
+        (("--index", "nowhere", "--gpu", "A100"), 1, "no index here"),
+        (("--index", "nowhere", "--gpu", "A100", "--offline"), 75, "offline"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    arguments: tuple[str, ...], code: int, told: str, curator: Callable[..., Said]
+) -> None:
+    said = curator("resolve", *arguments)
+    assert (said.code, said.out) == (code, "")
+    assert told in said.err
+
+
+def test_pasted_output_describes_the_host(curator: Callable[..., Said], tmp_path: Path) -> None:
+    (tmp_path / "smi.txt").write_text(SMI)
+    said = curator("resolve", "--nvidia-smi", "smi.txt", "--framework", "cupy", "--json")
+    assert said.data["host"]["driver"] == "535.104.05"
+    assert said.data["host"]["gpus"][0]["sm"] == "8.0"
+    (tmp_path / "smi.txt").write_text("NVIDIA-SMI has failed because it couldn't communicate\n")
+    failed = curator("resolve", "--nvidia-smi", "smi.txt")
+    assert failed.code == 2
+    assert "driver" in failed.err
+
+
+def test_an_index_that_was_read_is_read_again_offline(
+    curator: Callable[..., Said], tmp_path: Path
+) -> None:
+    asked = ("resolve", "--driver", "535", "--gpu", "A100", "--framework", "cupy", "--pin")
+    first = curator(*asked)
+    (tmp_path / "index").rename(tmp_path / "gone")
+    assert curator(*asked, "--offline").out == first.out
+
+
+def test_a_newer_state_is_seen_though_a_catalogue_is_remembered(
+    curator: Callable[..., Said], tmp_path: Path
+) -> None:
+    asked = ("resolve", "--driver", "535", "--gpu", "A100", "--framework", "cupy", "--pin")
+    before = curator(*asked)
+    assert curator(*asked).out == before.out
+    for path in (tmp_path / "cache/index").glob("*/pins.json"):
+        path.unlink()
+    written(tmp_path / "index", [image("cupy", "15.0.0", label("12.9", PYTORCH_128))])
+    assert "15.0.0" in curator(*asked).out
+
+
+def test_a_tag_is_explained_with_its_tests_and_gates(curator: Callable[..., Said]) -> None:
+    said = curator("explain", "pytorch:2.8.0-cuda12.8-py3.12", "--driver", "470", "--gpu", "A100")
+    assert said.code == 0
+    assert "pass 2026-11-22 on H200 (sm 9.0), driver 580.65.06, evidence sha256:" in said.out
+    assert "driver 470 < 525.60.13" in said.out
+    yanked = curator("explain", "jax-0.7.0-cuda12.9-py3.12", "--driver", "580", "--gpu", "A100")
+    assert "yanked: wrong cuDNN" in yanked.out
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "source"),
+    [
+        ("tensorflow-1.8-cuda9.2", "no: tensorflow 1.8 was built for CUDA 9.0", "tested build"),
+        ("tensorflow-1.12-cuda9.1", "libcublas.so.9.0", "tested build"),
+        ("tensorflow-1.13-cuda9.1", "built for CUDA 10.0", "tested build"),
+        ("pytorch-2.14-cuda11.8", "12.6 or 13.0 or 13.2 and not for CUDA 11.8", "RELEASE.md"),
+        ("pytorch==2.9.1+cu128", "yes: pytorch 2.9.1 was built for CUDA 12.8", "RELEASE.md"),
+        ("jax-0.7.2-cuda12.1-py3.10", "is built for Python >=3.11", "installation.md"),
+    ],
+)
+def test_a_combination_that_no_image_has_is_explained_from_documents(
+    name: str, told: str, source: str, curator: Callable[..., Said]
+) -> None:
+    said = curator("explain", name)
+    assert said.code == 0
+    assert "no image of exactly this is published" in said.out
+    assert told in said.out
+    assert source in said.out
+    assert curator("explain", name, "--json").data["claims"]
+
+
+def test_codes_are_explained(curator: Callable[..., Said]) -> None:
+    assert "PTX ISA" in curator("explain", "ptx-version").out
+    assert "older than one that was seen" in curator("explain", "rollback").out
+    unknown = curator("explain", "what is this")
+    assert unknown.code == 2
+    assert "tensorflow-1.8-cuda9.2" in unknown.err
+
+
+def test_resolving_loads_no_engine_cloud_or_models(index: str, tmp_path: Path) -> None:
+    program = (
+        "import sys; from curator.cli import main\n"
+        "try: main(['resolve', '--driver', '535', '--gpu', 'A100', '--framework', 'cupy'])\n"
+        "except SystemExit as ended: assert not ended.code, ended.code\n"
+        "heavy = {'python_on_whales', 'azure', 'pydantic', 'yaml', 'jinja2', 'rich', 'urllib3'}\n"
+        "sys.exit(f'loaded {heavy & set(sys.modules)}' if heavy & set(sys.modules) else 0)\n"
+    )
+    environment = {"CURATOR_CACHE": str(tmp_path / "cache"), "CURATOR_INDEX": index}
+    for expected in ("loaded {'pydantic'}", ""):
+        ended = subprocess.run(
+            [sys.executable, "-c", program],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.stderr.strip() == expected
