@@ -11,12 +11,13 @@ PACKAGE = Path(curator.__file__).parent
 
 LAYERS = [
     {"cli"},
-    {"farm", "page", "doctor", "emit"},
+    {"farm", "doctor", "emit"},
     {"publish"},
     {"settings"},
     {"engine", "registry", "store", "reader", "runner", "lock", "host", "provision"},
     {"ports"},
     {"wire"},
+    {"page"},
     {"plan", "policy", "resolve", "coverage", "sign", "derived"},
     {"index"},
     {"recipe", "smoke"},

@@ -1,0 +1,146 @@
+"""What the verbs for pullers share: which host, which index, and how both are told."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from curator.cli._console import Console, located
+from curator.errors import Diagnostic, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from curator.resolve import Catalogue, Gpu, Host, Judgement
+
+MAX_PASTE: Final = 1024 * 1024
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def decorated(function: Any) -> Any:  # noqa: ANN401 - a verb
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorated
+
+
+host_options = _options(
+    click.option("--driver", metavar="VERSION", help="NVIDIA driver: 535, 535.104.05."),
+    click.option(
+        "--gpu",
+        "gpus",
+        multiple=True,
+        metavar="NAME",
+        help="GPU: A100, 'RTX 4090', sm_80, 8.0; several times, or with commas, for several.",
+    ),
+    click.option("--arch", metavar="NAME", help="What `uname -m` says: x86_64, aarch64."),
+    click.option(
+        "--nvidia-smi",
+        "pasted",
+        type=click.File("r", errors="replace"),
+        metavar="FILE",
+        help="What nvidia-smi printed, in place of --driver and --gpu; - is stdin.",
+    ),
+)
+index_options = _options(
+    click.option(
+        "--index",
+        metavar="PLACE",
+        help="The index: https://HOST/PATH or a directory (CURATOR_INDEX; else the farm's store).",
+    ),
+    click.option(
+        "--key",
+        "keys",
+        multiple=True,
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="A public key that has to sign the index.",
+    ),
+    click.option("--threshold", type=click.IntRange(1), default=1, help="How many have to sign."),
+    click.option("--offline", is_flag=True, help="Read the copy of before; ask no network."),
+)
+
+
+def catalogue_of(console: Console, given: dict[str, Any]) -> Catalogue:
+    """Return the images of the index that the flags name."""
+    from curator.reader import read_catalogue  # noqa: PLC0415 - not for every verb
+    from curator.settings import reader_cache  # noqa: PLC0415
+
+    place = place_of(console, given["index"])
+    return read_catalogue(
+        place,
+        keys=given["keys"],
+        threshold=given["threshold"],
+        cache=reader_cache(place),
+        offline=given["offline"],
+    )
+
+
+def place_of(console: Console, index: str | None) -> str:
+    """Return where the index is: flag, environment, the farm that we stand in, the embedded one."""
+    place = located(index) or os.environ.get("CURATOR_INDEX") or os.environ.get("CURATOR_STORE")
+    if place:
+        return place
+    from curator.settings import Overrides, cache_directory, find_root, resolve  # noqa: PLC0415
+
+    try:
+        root = find_root(console.directory)
+    except InputError:
+        return str(cache_directory(os.environ) / "store")
+    _, loaded = console.load()
+    return resolve(root, loaded.farm, os.environ, Overrides()).store
+
+
+def host_of(given: dict[str, Any]) -> Host:
+    """Return the host that the flags describe, or without any of them this one."""
+    from curator import resolve as rules  # noqa: PLC0415
+
+    file = given["pasted"]
+    try:
+        if file is not None:
+            host = rules.pasted(file.read(MAX_PASTE))
+            return rules.Host(
+                driver=rules.driver(given["driver"]) if given["driver"] else host.driver,
+                gpus=_gpus(given["gpus"]) or host.gpus,
+                architecture=given["arch"] or host.architecture,
+            )
+        if not any(given[name] for name in ("driver", "gpus", "arch")):
+            from curator.host import this_host  # noqa: PLC0415
+
+            return this_host(os.environ)
+        gpus = _gpus(given["gpus"])
+        return rules.Host(
+            driver=rules.driver(given["driver"]) if given["driver"] else None,
+            gpus=gpus,
+            architecture=given["arch"] or rules.architecture_of(gpus),
+        )
+    except ValueError as error:
+        raise InputError(Diagnostic(code="host", message=str(error))) from error
+
+
+def _gpus(texts: Iterable[str]) -> tuple[Gpu, ...]:
+    from curator import resolve as rules  # noqa: PLC0415
+
+    names = [name for text in texts for name in text.split(",") if name.strip()]
+    return tuple(rules.gpu(name) for name in names)
+
+
+def described(host: Host) -> str:
+    """Say what a host is, in a few words."""
+    gpus = ", ".join(str(gpu) for gpu in host.gpus)
+    driver = f"driver {host.driver}" if host.driver else "a driver that is not known"
+    if not host.gpus and host.driver is None:
+        return f"a host without an NVIDIA GPU ({host.architecture})"
+    return f"{gpus or 'a GPU that is not known'} with {driver} ({host.architecture})"
+
+
+def gate_lines(judgement: Judgement) -> Iterator[str]:
+    """Yield each gate with its rule, numbers and source."""
+    for gate in judgement.gates:
+        about = "" if gate.gpu is None else f" GPU {gate.gpu}"
+        yield f"  {gate.gate}{about} {gate.answer.says:<7} {gate.answer.text}"
+        yield f"      [{gate.answer.rule}] {gate.answer.source}"
