@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from curator.compat._answer import Answer, numbers
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from curator.compat._answer import Numbers, Says
+
+# The capabilities of Jetson boards and their like.
+TEGRA: Final = frozenset({(3, 2), (5, 3), (6, 2), (7, 2), (8, 7)})
 
 _TARGET = re.compile(r"(\d{1,3})\.(\d)([af]?)")
 
@@ -41,10 +44,11 @@ def kernel(gpu: str, *, cubin: Iterable[str], ptx: Iterable[str]) -> Answer:
     The highest cubin of the same major release that is not above the GPU, else the highest PTX
     that is not above it, which the driver compiles (see `accepts_ptx`). A target with the suffix
     `a` is for its own capability alone, one with `f` for its family: the same major release from
-    its own minor on. A target that cannot be read makes a no an unknown.
+    its own minor on. Machine code for Tegra (Jetson boards) is for its own capability alone, and
+    Tegra loads no other. A target that cannot be read makes a no an unknown.
 
-    Source: CUDA Programming Guide, "Binary Compatibility", "PTX Compatibility", and "Feature Set
-    Compiler Targets" for the suffixes.
+    Source: CUDA Programming Guide, "Binary Compatibility" (Tegra included), "PTX Compatibility",
+    and "Feature Set Compiler Targets" for the suffixes.
     """
     own = numbers(gpu)
     binaries, texts = [_target(text) for text in cubin], [_target(text) for text in ptx]
@@ -74,7 +78,7 @@ def _closeness(target: _Target) -> tuple[int, int, int]:
 
 def _loads_cubin(target: _Target, gpu: tuple[int, ...]) -> bool:
     major, minor, suffix = target
-    if suffix == "a":
+    if suffix == "a" or (major, minor) in TEGRA or gpu in TEGRA:
         return (major, minor) == gpu
     return major == gpu[0] and minor <= gpu[1]
 

@@ -208,3 +208,13 @@ def test_an_answer_names_its_source_and_what_was_compared() -> None:
     }
     assert kernel("8.9", cubin=("8.6",), ptx=()).to_json()["loads"] == "sm_86"
     assert all(Answer(says="yes", rule=rule).source for rule in facts().rules)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cubin", "says"),
+    [("8.9", "8.7", "no"), ("8.7", "8.0", "no"), ("8.7", "8.7", "yes"), ("8.9", "8.6", "yes")],
+)
+def test_desktop_and_tegra_load_none_of_each_others_machine_code(
+    gpu: str, cubin: str, says: str
+) -> None:
+    assert kernel(gpu, cubin=(cubin,), ptx=()).says == says

@@ -183,8 +183,8 @@ def test_what_nobody_read_is_unknown() -> None:
         == "unknown"
     )
     strange = Host(driver="580.95.05", gpus=(Gpu(name="x", sm="8.7"),))
-    assert judge(image("x", "1", label("12.8", ("8.0",))), strange, FACTS).says == "unknown"
-    assert judge(image("x", "1", label("12.8", ("8.0",))), strange, FACTS).first is not None
+    found = judge(image("x", "1", label("12.8", ("8.7",))), strange, FACTS)
+    assert (found.says, found.first and found.first.answer.rule) == ("unknown", "gpu-unknown")
 
 
 def test_old_engines_forbid_new_c_libraries_their_threads() -> None:
