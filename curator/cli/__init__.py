@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING
 import click
 
 from curator.cli._console import Console, Interrupted
+from curator.cli._doctor import doctor
 from curator.cli._engine import engine
+from curator.cli._explain import explain
 from curator.cli._inputs import lock, matrix, validate
+from curator.cli._page import page
 from curator.cli._published import audit, index
+from curator.cli._resolve import resolve
 from curator.cli._run import demo, plan, render, run
 from curator.cli._smoke import probe, publish, smoke
 from curator.errors import CuratorError, Diagnostic
@@ -44,14 +48,18 @@ def cli(context: click.Context, /, **options: object) -> None:
 VERBS = (
     audit,
     demo,
+    doctor,
     engine,
+    explain,
     index,
     lock,
     matrix,
+    page,
     plan,
     probe,
     publish,
     render,
+    resolve,
     run,
     smoke,
     validate,

@@ -213,6 +213,7 @@ class _Job:
     def run(self, selectors: tuple[str, ...], *, fail_fast: bool) -> tuple[CellResult, ...]:
         """Do what the plan says, showing progress, and return each cell's result."""
         from curator import farm  # noqa: PLC0415
+        from curator.cli._page import write_page  # noqa: PLC0415
         from curator.cli._ports import connected  # noqa: PLC0415
         from curator.cli._progress import board  # noqa: PLC0415
 
@@ -223,7 +224,7 @@ class _Job:
             plan = self.plan(selectors, gpus=len(ports.host.gpus))
             mode = "none" if self.console.quiet else self.console.progress
             with board(self.console.rich(), len(plan.work), mode) as shown:
-                return farm.run(
+                results = farm.run(
                     plan,
                     self.matrix,
                     ports,
@@ -232,6 +233,8 @@ class _Job:
                     cancelled=self.cancelled,
                     observe=shown.observe,
                 )
+            write_page(self.console, ports.store)
+        return results
 
     def _recover(self) -> None:
         """Finish what a publisher that was killed after its last commit left to do."""

@@ -233,6 +233,7 @@ def publish(  # noqa: PLR0913 - one parameter an option
     """
     if expect and len(reports) != 1:
         raise click.UsageError("--expect is for one report at a time")
+    from curator.cli._page import write_page  # noqa: PLC0415
     from curator.cli._ports import destination  # noqa: PLC0415
     from curator.cli._report import summary  # noqa: PLC0415
     from curator.farm import publish_recorded  # noqa: PLC0415
@@ -259,6 +260,8 @@ def publish(  # noqa: PLR0913 - one parameter an option
         index, installer = read_index(to.store), settings.installer()
         (planned,) = make_plan(matrix, tree, index, ids={str(cell)}, installer=installer).cells
         results.append(publish_recorded(planned, report, matrix, to))
+    if not dry_run:
+        write_page(console, to.store)
     data = {"cells": [result.to_json() for result in results], "writes": rehearsal.writes}
     text = "\n".join(rehearsal.writes) if dry_run else summary(tuple(results))
     console.answer(text or "nothing to write", data)

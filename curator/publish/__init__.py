@@ -36,6 +36,7 @@ from curator.publish._dry import Rehearsal
 from curator.publish._finish import finish
 from curator.publish._rebuild import Rebuilt, rebuild
 from curator.publish._sign import sign_image
+from curator.publish._site import read_catalogue, write_site
 from curator.publish._values import (
     AlreadyCommitted,
     Answer,
@@ -75,9 +76,11 @@ __all__ = [
     "generation_of",
     "publish",
     "publish_key",
+    "read_catalogue",
     "rebuild",
     "recover",
     "sign_image",
+    "write_site",
 ]
 
 log = logging.getLogger(__name__)

@@ -167,8 +167,8 @@ def resolve(
     places = _wished(known, wishes)
     speeds: dict[int, int] = {}
     if wishes.prefer == "fastest":
-        speeds = {place: search.speed(place) for place in places}
-        places.sort(key=lambda place: -speeds[place])
+        speeds = search.speeds()
+        places.sort(key=lambda place: -speeds.get(place, 0))
     frameworks, versions = known.coded["framework"].at, known.coded["version"].at
     enough: Counter[int] = Counter()
     for order in _deprecated_last(known, places):
@@ -180,7 +180,10 @@ def resolve(
 
 
 def _deprecated_last(known: Catalogue, places: list[int]) -> tuple[list[int], ...]:
-    is_deprecated, states = known.coded["state"].where("deprecated".__eq__), known.coded["state"].at
+    is_deprecated, states = (
+        known.coded["state"].where(lambda name: name == "deprecated"),
+        known.coded["state"].at,
+    )
     if not any(is_deprecated):
         return (places,)
     last = [place for place in places if is_deprecated[states[place]]]
@@ -218,17 +221,19 @@ class _Search:
         self._known, self._facts = known, facts
         self._judge = Judge(host, facts)
         self._is_here = known.test_coded["sm"].where({gpu.sm for gpu in host.gpus}.__contains__)
+        self._is_tested_here = any(self._is_here)
+        self._by_label: dict[int, Judgement] = {}
         self._ranked: list[tuple[int, Judgement]] = []
         self._others: dict[Says, list[tuple[int, Judgement]]] = {"unknown": [], "no": []}
 
     def look(self, places: Iterable[int]) -> list[int]:
         """Judge images that stand alike otherwise; return the places of those that run."""
         channels = self._known.coded["channel"]
-        is_stable = channels.where("stable".__eq__)
+        is_stable = channels.where(lambda name: name == "stable")
         found = []
         for place in places:
-            tests = self._known.tests(place, self._is_here)
-            judgement = self._judge(self._known.label(place), tests)
+            tests = self._known.tests(place, self._is_here) if self._is_tested_here else ()
+            judgement = self._judged(place, tests)
             if judgement.says == "yes":
                 order = _SURE[judgement.confidence], not is_stable[channels.at[place]], place
                 found.append((order, judgement))
@@ -238,16 +243,26 @@ class _Search:
         self._ranked += [(order[-1], judgement) for order, judgement in found]
         return [order[-1] for order, _ in found]
 
-    def speed(self, place: int) -> int:
-        """Return the highest rate measured on the host's compute capabilities; 0 for none."""
-        rates = (
-            rate
-            for test in self._known.tests(place, self._is_here)
-            if test.verdict == "pass"
-            for name, rate in test.speed.items()
-            if name.startswith("matmul_")
-        )
-        return max(rates, default=0)
+    def _judged(self, place: int, tests: tuple[Tested, ...]) -> Judgement:
+        if tests:
+            return self._judge(self._known.label(place), tests)
+        label = self._known.coded["label"].at[place]
+        if label not in self._by_label:
+            self._by_label[label] = self._judge.label(self._known.labels[label])
+        return self._by_label[label]
+
+    def speeds(self) -> dict[int, int]:
+        """Return the highest rates measured on the host's compute capabilities, by place."""
+        known, found = self._known, dict[int, int]()
+        is_pass = known.test_coded["verdict"].where(lambda name: name == "pass")
+        codes = (known.test_coded[name].at for name in ("sm", "verdict"))
+        for place, speed, sm, verdict in zip(
+            known.tested, known.test_plain["speed"], *codes, strict=True
+        ):
+            if speed and self._is_here[sm] and is_pass[verdict]:
+                rates = (rate for name, rate in speed.items() if name.startswith("matmul_"))
+                found[place] = max(*rates, 0, found.get(place, 0))
+        return found
 
     def resolution(self, considered: int, most: int | None) -> Resolution:
         """Return what was found, of what does not run at most so many."""

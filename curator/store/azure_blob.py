@@ -66,6 +66,7 @@ _TYPES = {
     "json": "application/json",
     "xml": "application/atom+xml",
     "svg": "image/svg+xml",
+    "css": "text/css; charset=utf-8",
     "html": "text/html; charset=utf-8",
     "md": "text/markdown; charset=utf-8",
 }

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -245,3 +248,40 @@ def test_resolving_loads_no_engine_cloud_or_models(index: str, tmp_path: Path) -
             check=False,
         )
         assert ended.stderr.strip() == expected
+
+
+def test_a_page_is_written_and_says_where(curator: Callable[..., Said], tmp_path: Path) -> None:
+    assert curator("page").code == 2
+    said = curator("page", "-o", "site", "--json")
+    assert said.code == 0
+    assert {"index.html", "page.css"} < set(said.data["written"])
+    first = {path: path.read_bytes() for path in (tmp_path / "site").rglob("*") if path.is_file()}
+    assert curator("page", "-o", "site").code == 0
+    assert {path: path.read_bytes() for path in first} == first
+
+
+def test_a_page_is_published_into_the_store(curator: Callable[..., Said]) -> None:
+    assert int(curator("page", "--publish").out.split()[0]) > len(list(published().images))
+    assert curator("page", "--publish").out == "0 files published\n"
+
+
+def test_a_page_is_served_with_the_documents_beside_it(index: str, tmp_path: Path) -> None:
+    program = "from curator.cli import main; main()"
+    command = [sys.executable, "-c", program, "page", "--serve", "--port", "0", "--index", index]
+    environment = {"CURATOR_CACHE": str(tmp_path / "cache")}
+    with subprocess.Popen(
+        command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as running:
+        try:
+            assert running.stderr is not None
+            address = running.stderr.readline().split()[0]
+            for path, told in (("", b"<!doctype html>"), ("v1/head.json", b'"gen":')):
+                with urllib.request.urlopen(address + path, timeout=10) as answer:  # noqa: S310
+                    assert told in answer.read().lower()
+            for path in ("v1/../../secret", "nothing"):
+                with pytest.raises(urllib.error.HTTPError, match="404"):
+                    urllib.request.urlopen(address + path, timeout=10)  # noqa: S310
+        finally:
+            running.send_signal(signal.SIGINT)
+            running.communicate(timeout=30)
+    assert running.returncode == 130
