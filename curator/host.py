@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ QUERY = "name,uuid,compute_cap,memory.total,driver_version"
 MIB = 1024**2
 TIMEOUT_S = 30
 DOCKER_TIMEOUT_S = 10
+_NUMBERS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){1,3}")
 OVERRIDES = ("CURATOR_OVERRIDE_DRIVER", "CURATOR_OVERRIDE_GPU", "CURATOR_OVERRIDE_ARCH")
 ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
@@ -190,13 +192,17 @@ def _why(error: OSError | subprocess.SubprocessError) -> str:
 
 
 def _docker() -> str | None:
-    """Return the version of the engine that docker's client talks to, if it answers."""
+    """Return the version of the engine that docker's client talks to, if it answers.
+
+    Its numbers alone: distributions add a suffix of their own, as in `26.1.5+dfsg1`.
+    """
     client = shutil.which("docker")
     if client is None:
         return None
     answer = _output([client, "version", "--format", "{{json .Server}}"])
     try:
-        return str((json.loads(answer) or {})["Version"])
+        found = _NUMBERS.match(str((json.loads(answer) or {})["Version"]))
+        return found[0] if found else None
     except (ValueError, KeyError, TypeError):
         return None
 

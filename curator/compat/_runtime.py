@@ -2,10 +2,11 @@
 
 The variables `NVIDIA_REQUIRE_*` of an image are all asked; each is a list of alternatives,
 divided by spaces, of conditions, divided by commas: `cuda>=12.4 brand=tesla,driver>=470`.
-`cuda` is the CUDA release of the host's driver, `driver` its version, `arch` and `brand` the first
-GPU's compute capability and brand. A property that the runtime does not know is skipped.
+`cuda` is the CUDA release of the host's driver, `driver` its version, `arch` and `brand` a GPU's
+compute capability and brand: nvidia-container-cli asks it of every GPU, the toolkit of the first.
+A property that the runtime does not know is skipped, and so are variables for JetPack.
 
-An image with `CUDA_VERSION` and without `NVIDIA_REQUIRE_CUDA` asks `cuda>=CUDA_VERSION`.
+An image with `CUDA_VERSION` and without `NVIDIA_REQUIRE_CUDA` asks for its major and minor.
 `NVIDIA_DISABLE_REQUIRE` turns the check off.
 
 Source: nvidia-container-toolkit, internal/requirements/constraints/factory.go and
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from curator.compat._answer import Answer, numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from curator.compat._answer import Numbers, Says
 
@@ -29,6 +30,9 @@ PREFIX: Final = "NVIDIA_REQUIRE_"
 CUDA: Final = "NVIDIA_REQUIRE_CUDA"
 OFF: Final = "NVIDIA_DISABLE_REQUIRE"
 LEGACY: Final = "CUDA_VERSION"
+JETPACK: Final = "NVIDIA_REQUIRE_JETPACK"
+# As Go's strconv.ParseBool reads it.
+TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 
 _CONDITION = re.compile(r"([a-z]+)(>=|<=|!=|=|<|>)([^<>=!]+)")
 _VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){0,3}")
@@ -68,16 +72,16 @@ def runtime(
 ) -> Answer:
     """Say whether the runtime lets an image start on a host; unknown facts are None, or empty.
 
-    `brands` are those that the first GPU may report. The answer is of the first variable that
+    `brands` are those that the GPU may report. The answer is of the first variable that
     says no, and names the condition that its first alternative fails by.
     """
-    if requires.get(OFF, "").lower() in {"1", "true", "all"}:
+    if requires.get(OFF, "") in TRUE:
         return Answer(says="yes", rule="runtime-off")
     facts = _Facts(cuda, driver, exactly(arch) if arch else None, tuple(brands))
-    asked = {name: text for name, text in sorted(requires.items()) if name.startswith(PREFIX)}
+    asked = {name: text for name, text in sorted(requires.items()) if _is_asked(name)}
     implied = CUDA not in asked and bool(requires.get(LEGACY))
     if implied:
-        asked = {CUDA: f"cuda>={requires[LEGACY]}", **asked}
+        asked = {CUDA: f"cuda>={'.'.join(requires[LEGACY].split('.')[:2])}", **asked}
     answers = [
         facts.variable(text, implied=implied and name == CUDA) for name, text in asked.items()
     ]
@@ -89,6 +93,10 @@ def runtime(
         return Answer(says="yes", rule="runtime-none")
     told = "; ".join(asked.values())
     return Answer(says="yes", rule="runtime-met", compared=(("requires", told),))
+
+
+def _is_asked(name: str) -> bool:
+    return name.startswith(PREFIX) and not name.startswith(JETPACK)
 
 
 class _Facts:
@@ -107,6 +115,10 @@ class _Facts:
     def variable(self, text: str, *, implied: bool) -> Answer:
         """Return what a variable's alternatives come to: one that is met is enough."""
         compared: Numbers = (("requires", text),)
+        if len(self._brands) > 1 and all(
+            facts.variable(text, implied=implied).says == "yes" for facts in self._by_brand()
+        ):
+            return Answer(says="yes", rule="runtime-met", compared=compared)
         worst: tuple[Says, str, str] | None = None
         unsure = False
         for alternative in text.split(" "):
@@ -127,6 +139,12 @@ class _Facts:
         asked = ("asks", condition.removeprefix("cuda>=")) if is_least else ("other", condition)
         compared = (*compared, ("has", self._told(about)), asked)
         return Answer(says="unknown" if unsure else "no", rule=rule, compared=compared)
+
+    def _by_brand(self) -> Iterator[_Facts]:
+        """Yield the host as it is with each brand that it may report."""
+        ranges = self._ranges
+        for brand in self._brands:
+            yield _Facts(ranges["cuda"], ranges["driver"], ranges["arch"], (brand,))
 
     def _alternative(self, text: str) -> tuple[Says | None, str, str]:
         """Return what conditions come to that all have to hold, what the worst is about, and it.

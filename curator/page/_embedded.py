@@ -34,6 +34,7 @@ def facts_of(facts: Facts) -> dict[str, Any]:
                 "first_driver": found.first_driver,
                 "last_driver": found.last_driver,
                 "last_cuda": found.last_cuda,
+                "first_cuda": found.first_cuda,
             }
             for name, found in facts.capabilities.items()
         },

@@ -171,6 +171,8 @@ const compat = (() => {
   const PREFIX = "NVIDIA_REQUIRE_";
   const CUDA = "NVIDIA_REQUIRE_CUDA";
   const OFF = "NVIDIA_DISABLE_REQUIRE";
+  const JETPACK = "NVIDIA_REQUIRE_JETPACK";
+  const TRUE = new Set(["1", "t", "T", "true", "TRUE", "True"]);
   const LEGACY = "CUDA_VERSION";
   const CONDITION = /^([a-z]+)(>=|<=|!=|=|<|>)([^<>=!]+)$/;
   const VERSION = /^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$/;
@@ -185,16 +187,18 @@ const compat = (() => {
   }
 
   function runtime(requires, { cuda, driver: driver_range, arch, brands }) {
-    if (["1", "true", "all"].includes((requires[OFF] ?? "").toLowerCase())) {
+    if (TRUE.has(requires[OFF] ?? "")) {
       return answer("yes", "runtime-off");
     }
     const ranges = { cuda, driver: driver_range, arch: arch ? exactly(arch) : null };
     const facts = new RuntimeFacts(ranges, brands);
     let asked = Object.entries(requires)
-      .filter(([name]) => name.startsWith(PREFIX))
+      .filter(([name]) => name.startsWith(PREFIX) && !name.startsWith(JETPACK))
       .sort(([left], [right]) => (left < right ? -1 : 1));
     const implied = !asked.some(([name]) => name === CUDA) && Boolean(requires[LEGACY]);
-    if (implied) asked = [[CUDA, `cuda>=${requires[LEGACY]}`], ...asked];
+    if (implied) {
+      asked = [[CUDA, `cuda>=${requires[LEGACY].split(".").slice(0, 2).join(".")}`], ...asked];
+    }
     const answers = asked.map(([name, text]) => facts.variable(text, implied && name === CUDA));
     for (const says of ["no", "unknown"]) {
       const found = answers.find((one) => one.says === says);
@@ -213,6 +217,10 @@ const compat = (() => {
 
     variable(text, implied) {
       const compared = [["requires", text]];
+      const met = (brand) => new RuntimeFacts(this.ranges, [brand]).variable(text, implied);
+      if (this.brands.length > 1 && this.brands.every((brand) => met(brand).says === "yes")) {
+        return answer("yes", "runtime-met", compared);
+      }
       let worst = null;
       let unsure = false;
       for (const alternative of text.split(" ")) {

@@ -18,7 +18,8 @@ const rules = (() => {
     workstation: ["nvidia", "nvidiartx", "quadro", "quadrortx"],
     datacenter: ["nvidia", "tesla"],
   };
-  const AMPERE = [8, 0];
+  const TURING = [7, 5];
+  const RENAMED = 470;
 
   const own = (mapping, name) => (Object.hasOwn(mapping, name) ? mapping[name] : null);
   const platform_of = (architecture) => own(PLATFORMS, architecture) ?? `linux/${architecture}`;
@@ -31,6 +32,14 @@ const rules = (() => {
     confidence,
     test,
   });
+
+  const DOTTED = /^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$/;
+  const UNREAD = gate("G2", answer("unknown", "label-unread"));
+
+  function is_readable(label) {
+    const told = [label.cuda, label.floor, label.forward, label.glibc];
+    return told.every((text) => !text || DOTTED.test(text));
+  }
 
   class Judge {
     constructor(host, facts) {
@@ -52,7 +61,7 @@ const rules = (() => {
     label(label) {
       let found = this.labels.get(label);
       if (found === undefined) {
-        const gates = [...this.gates(label)];
+        const gates = is_readable(label) ? [...this.gates(label)] : [UNREAD];
         const says = folded(gates);
         found = judgement(says, gates, says === "yes" ? "rule" : null);
         this.labels.set(label, found);
@@ -100,22 +109,25 @@ const rules = (() => {
       yield gate("G2", found);
       if (!host.gpus.length) yield gate("G3", answer("unknown", "gpu-not-given"));
       const speaks = this.speaks_for(label, found);
+      const branches = this.branches(label, found);
       for (const [number, gpu] of host.gpus.entries()) {
-        yield* this.gpu(label, gpu, number, speaks);
+        yield* this.gpu(label, gpu, number, speaks, branches);
       }
     }
 
     runtime(label) {
       const requires = label.requires ?? null;
       if (requires === null) return answer("unknown", "runtime-unread");
-      const first = this.host.gpus[0] ?? null;
       const version = this.host.driver;
-      return compat.runtime(requires, {
+      const gpus = this.host.gpus.length ? this.host.gpus : [{ name: null, sm: null, kind: null }];
+      const answers = gpus.map((gpu) => compat.runtime(requires, {
         cuda: this.cuda(),
         driver: version === null ? null : (version.includes(".") ? compat.exactly : compat.within)(version),
-        arch: first ? first.sm : null,
-        brands: brands_of(first),
-      });
+        arch: gpu.sm,
+        brands: brands_of(gpu, this.branch),
+      }));
+      const worst = ["no", "unknown", "yes"].find((says) => answers.some((one) => one.says === says));
+      return answers.find((one) => one.says === worst);
     }
 
     cuda() {
@@ -158,7 +170,16 @@ const rules = (() => {
       return enough ? this.speaks : null;
     }
 
-    *gpu(label, gpu, place, speaks) {
+    branches(label, found) {
+      const known = this.branch === null ? [] : [this.branch];
+      if (found.rule !== "driver-forward" || found.says !== "yes") return known;
+      const numbers_of = Object.entries(this.facts.branches)
+        .filter(([, one]) => one.cuda === label.forward)
+        .map(([number]) => Number(number));
+      return numbers_of.length ? [...known, Math.min(...numbers_of)] : known;
+    }
+
+    *gpu(label, gpu, place, speaks, branches) {
       if (gpu.sm === null) {
         yield gate("G3", answer("unknown", "gpu-not-given"), place);
         return;
@@ -167,9 +188,9 @@ const rules = (() => {
       if (facts === null) {
         yield gate("G2", answer("unknown", "gpu-unknown", [["gpu", gpu.sm]]), place);
       } else {
-        if (this.branch !== null) {
+        for (const branch of branches) {
           const { first_driver: first, last_driver: last } = facts;
-          yield gate("G2", compat.knows(this.branch, gpu.sm, first, last), place);
+          yield gate("G2", compat.knows(branch, gpu.sm, first, last), place);
         }
         yield gate("G3", compat.supported(gpu.sm, label.cuda, facts.last_cuda), place);
       }
@@ -180,7 +201,12 @@ const rules = (() => {
       }
       const found = compat.kernel(gpu.sm, cubin, label.ptx ?? []);
       yield gate("G3", found, place);
-      if (found.rule === "kernel-ptx") yield gate("G3", this.ptx(label.cuda, speaks), place);
+      if (found.rule !== "kernel-ptx") return;
+      yield gate("G3", this.ptx(label.cuda, speaks), place);
+      if (facts !== null && is_less(numbers(label.cuda).slice(0, 2), numbers(facts.first_cuda))) {
+        const compared = [["gpu", gpu.sm], ["cuda", label.cuda], ["first_cuda", facts.first_cuda]];
+        yield gate("G3", answer("unknown", "gpu-newer", compared), place);
+      }
     }
 
     ptx(cuda, speaks) {
@@ -200,10 +226,12 @@ const rules = (() => {
     return below.length ? [facts.branches[Math.max(...below)].cuda, false] : [null, false];
   }
 
-  function brands_of(gpu) {
-    if (gpu === null || gpu.kind === null) return [];
-    if (gpu.kind === "datacenter" && gpu.sm && is_less(numbers(gpu.sm), AMPERE)) return ["tesla"];
-    return own(BRANDS, gpu.kind) ?? [];
+  function brands_of(gpu, branch) {
+    if (gpu.kind === "datacenter" && gpu.sm) {
+      if (is_less(numbers(gpu.sm), TURING)) return ["tesla"];
+      if (branch !== null && branch >= RENAMED) return ["nvidia"];
+    }
+    return own(BRANDS, gpu.kind ?? "") ?? [];
   }
 
   function folded(gates) {
@@ -407,6 +435,7 @@ const rules = (() => {
   const NO_CHECK = "NVIDIA_DISABLE_REQUIRE=1";
 
   function change(found, facts) {
+    if (found.gates.some((one) => one.answer.says === "unknown")) return null;
     const texts_of = new Map();
     const gates = found.gates.filter((one) => one.answer.says === "no");
     for (const one of gates) {

@@ -12,18 +12,19 @@ compute capability and driver branch stands above G2 and G3, a failure above eve
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from curator import compat
 from curator.compat import Answer, at_least, exactly, numbers, within
-from curator.resolve._values import Gate, Judgement
+from curator.resolve._values import Gate, Gpu, Judgement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from curator.compat import Range, Says
     from curator.facts import Facts
-    from curator.resolve._values import Confidence, Gpu, Host, Label, Tested
+    from curator.resolve._values import Confidence, Host, Label, Tested
 
 PLATFORMS: Final[Mapping[str, str]] = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
 BRANDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -32,7 +33,10 @@ BRANDS: Final[Mapping[str, tuple[str, ...]]] = {
     "workstation": ("nvidia", "nvidiartx", "quadro", "quadrortx"),
     "datacenter": ("nvidia", "tesla"),
 }
-_AMPERE: Final = (8, 0)
+_TURING: Final = (7, 5)
+_RENAMED: Final = 470
+_DOTTED: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){0,3}")
+_UNREAD: Final = Gate(gate="G2", answer=Answer(says="unknown", rule="label-unread"))
 
 
 def platform_of(architecture: str) -> str:
@@ -62,7 +66,7 @@ class Judge:
         known = self._labels.get(id(label))
         if known is not None:
             return known[1]
-        gates = tuple(self._gates(label))
+        gates = tuple(self._gates(label)) if _is_readable(label) else (_UNREAD,)
         says = _folded(gates)
         confidence: Confidence | None = "rule" if says == "yes" else None
         found = Judgement(says=says, gates=gates, confidence=confidence)
@@ -106,21 +110,25 @@ class Judge:
         if not host.gpus:
             yield Gate(gate="G3", answer=Answer(says="unknown", rule="gpu-not-given"))
         speaks = self._speaks_for(label, driver)
+        branches = self._branches(label, driver)
         for place_of, gpu in enumerate(host.gpus):
-            yield from self._gpu(label, gpu, place_of, speaks)
+            yield from self._gpu(label, gpu, place_of, speaks, branches)
 
     def _runtime(self, label: Label) -> Answer:
         if label.requires is None:
             return Answer(says="unknown", rule="runtime-unread")
-        first = self._host.gpus[0] if self._host.gpus else None
         driver = self._host.driver
-        return compat.runtime(
-            label.requires,
-            cuda=self._cuda(),
-            driver=None if driver is None else (exactly if "." in driver else within)(driver),
-            arch=first.sm if first else None,
-            brands=_brands(first),
-        )
+        answers = [
+            compat.runtime(
+                label.requires,
+                cuda=self._cuda(),
+                driver=None if driver is None else (exactly if "." in driver else within)(driver),
+                arch=gpu.sm,
+                brands=_brands(gpu, self._host.branch),
+            )
+            for gpu in self._host.gpus or (Gpu(),)
+        ]
+        return min(answers, key=lambda answer: ("no", "unknown", "yes").index(answer.says))
 
     def _cuda(self) -> Range | None:
         if self._speaks is None:
@@ -168,7 +176,23 @@ class Judge:
             return self._speaks
         return self._speaks if numbers(self._speaks) >= numbers(label.cuda)[:2] else None
 
-    def _gpu(self, label: Label, gpu: Gpu, place: int, speaks: str | None) -> Iterator[Gate]:
+    def _branches(self, label: Label, driver: Answer) -> tuple[int, ...]:
+        """Return the branches that have to know the GPUs: the host's, and that of a package."""
+        own = (self._host.branch,) if self._host.branch is not None else ()
+        if driver.rule != "driver-forward" or driver.says != "yes":
+            return own
+        known = self._facts.branches.values()
+        package = min((one.number for one in known if one.cuda == label.forward), default=None)
+        return (*own, package) if package is not None else own
+
+    def _gpu(
+        self,
+        label: Label,
+        gpu: Gpu,
+        place: int,
+        speaks: str | None,
+        branches: Sequence[int],
+    ) -> Iterator[Gate]:
         if gpu.sm is None:
             yield Gate(gate="G3", answer=Answer(says="unknown", rule="gpu-not-given"), gpu=place)
             return
@@ -178,7 +202,7 @@ class Judge:
             answer = Answer(says="unknown", rule="gpu-unknown", compared=compared)
             yield Gate(gate="G2", answer=answer, gpu=place)
         else:
-            if (branch := self._host.branch) is not None:
+            for branch in branches:
                 first, last = facts.first_driver, facts.last_driver
                 answer = compat.knows(branch, gpu.sm, first=first, last=last)
                 yield Gate(gate="G2", answer=answer, gpu=place)
@@ -191,12 +215,21 @@ class Judge:
         yield Gate(gate="G3", answer=kernel, gpu=place)
         if kernel.rule == "kernel-ptx":
             yield Gate(gate="G3", answer=self._ptx(label.cuda, speaks), gpu=place)
+            if facts is not None and numbers(label.cuda)[:2] < numbers(facts.first_cuda):
+                ages = (("gpu", gpu.sm), ("cuda", label.cuda), ("first_cuda", facts.first_cuda))
+                answer = Answer(says="unknown", rule="gpu-newer", compared=ages)
+                yield Gate(gate="G3", answer=answer, gpu=place)
 
     def _ptx(self, cuda: str, speaks: str | None) -> Answer:
         release = ".".join(cuda.split(".")[:2])
         versions = {found.cuda: found.ptx for found in self._facts.branches.values()}
         made, accepts = versions.get(release), versions.get(speaks or "")
         return compat.accepts_ptx(cuda, speaks=speaks, made=made, accepts=accepts)
+
+
+def _is_readable(label: Label) -> bool:
+    told = (label.cuda, label.floor, label.forward, label.glibc)
+    return all(_DOTTED.fullmatch(text) for text in told if text)
 
 
 def _speaks(branch: int | None, facts: Facts) -> tuple[str | None, bool]:
@@ -212,13 +245,19 @@ def _speaks(branch: int | None, facts: Facts) -> tuple[str | None, bool]:
     return (facts.branches[max(below)].cuda, False) if below else (None, False)
 
 
-def _brands(gpu: Gpu | None) -> tuple[str, ...]:
-    """Return the brands that a GPU may report; before Ampere, data-centre GPUs are all Teslas."""
-    if gpu is None or gpu.kind is None:
-        return ()
-    if gpu.kind == "datacenter" and gpu.sm and numbers(gpu.sm) < _AMPERE:
-        return ("tesla",)
-    return BRANDS.get(gpu.kind, ())
+def _brands(gpu: Gpu, branch: int | None) -> tuple[str, ...]:
+    """Return the brands that a GPU may report.
+
+    Data-centre GPUs up to Volta are Teslas; from Turing on, newer drivers call them NVIDIA.
+
+    Source: nvidia-container-toolkit#152 (T4 and A100 with 515), nvidia-docker#835 (V100).
+    """
+    if gpu.kind == "datacenter" and gpu.sm:
+        if numbers(gpu.sm) < _TURING:
+            return ("tesla",)
+        if branch is not None and branch >= _RENAMED:
+            return ("nvidia",)
+    return BRANDS.get(gpu.kind or "", ())
 
 
 def _folded(gates: Iterable[Gate]) -> Says:

@@ -46,6 +46,8 @@ class Miss:
 
 def change(judgement: Judgement, facts: Facts) -> Change | None:
     """Return what would have to change; None if nothing helps, or it is not known."""
+    if any(gate.answer.says == "unknown" for gate in judgement.gates):
+        return None
     found: dict[str, list[str]] = {}
     gates = [gate for gate in judgement.gates if gate.answer.says == "no"]
     for gate in gates:

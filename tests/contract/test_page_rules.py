@@ -17,6 +17,7 @@ from curator.facts import facts
 from curator.page import facts_of
 from curator.resolve import Gpu, Host, Wishes, judge, why
 from tests import images, pages
+from tests.cases import CASES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -99,7 +100,24 @@ def test_five_thousand_pairs_of_host_and_image_are_judged_alike(page: Page) -> N
         known = pages.of([pages.invented_image(dice, number) for number in range(50)])
         met |= judged_alike(page, known, [pages.invented_host(dice) for _ in range(10)])
     possible = {(name, says) for name, rule in FACTS.rules.items() for says in rule.says}
-    assert possible - met <= {("runtime-arch", "unknown"), ("runtime-implied", "unknown")}
+    rare = {
+        ("runtime-arch", "unknown"),
+        ("runtime-implied", "unknown"),
+        ("label-unread", "unknown"),
+    }
+    assert possible - met <= rare
+
+
+def test_versions_that_no_rule_compares_are_judged_alike(page: Page) -> None:
+    odd = [images.label("12.8rc1", ("8.0",)), images.label("12.8", ("8.0",), glibc="2.36+x")]
+    known = pages.of([images.image("x", str(place), one) for place, one in enumerate(odd)])
+    assert judged_alike(page, known, [images.host("580", "A100")]) == {("label-unread", "unknown")}
+
+
+def test_the_cases_of_issues_and_documents_are_answered_alike(page: Page) -> None:
+    for case in CASES:
+        judged_alike(page, pages.of([case.image]), [case.host])
+    assert len(CASES) >= 120
 
 
 def test_every_kind_of_gpu_is_judged_alike(page: Page, known: Catalogue) -> None:

@@ -236,7 +236,7 @@ def test_an_override_that_says_nothing_known(
 
 
 def test_the_engine_s_version_is_a_fact_of_this_machine_alone(machine: Machine) -> None:
-    machine.install("docker", """echo '{"Version": "28.2.2"}'""")
+    machine.install("docker", """echo '{"Version": "28.2.2+dfsg1-1"}'""")
     assert machine.look().docker == "28.2.2"
     assert machine.look(CURATOR_OVERRIDE_GPU="T4").docker is None
     machine.install("docker", "echo null; echo 'Cannot connect to the Docker daemon' >&2; exit 1")

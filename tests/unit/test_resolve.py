@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from curator.compat import Answer
@@ -61,7 +63,7 @@ def test_nothing_fits_an_rtx_5090_with_driver_470_and_the_nearest_misses_say_wha
     assert needs == {
         "cupy-14.2.0-cuda12.9-py3.12": ("driver >= 570",),
         "pytorch-2.9.1-cuda12.8-py3.12": ("driver >= 570",),
-        "tensorflow-2.19.1-cuda12.5-py3.12": ("driver >= 570",),
+        "cupy-14.2.0-cuda13.0-py3.12": ("driver >= 580.65.06",),
     }
 
 
@@ -345,3 +347,36 @@ def test_an_answer_without_numbers_reads_as_well() -> None:
         Answer(says="unknown", rule="kernel-unread").text
         == "which kernels the image ships was not read"
     )
+
+
+@pytest.mark.parametrize(
+    ("cuda", "more"),
+    [("12.8rc1", {}), ("12.8", {"floor": "525.60.13.post1"}), ("12.8", {"glibc": "2.36+x"})],
+)
+def test_a_version_that_no_rule_compares_is_unknown(cuda: str, more: dict[str, Any]) -> None:
+    there = image("x", "1", label(cuda, ("8.0",), **more))
+    found = judge(there, host("580.95.05", "A100"), FACTS)
+    assert answers(found) == [("G2", "label-unread", "unknown")]
+
+
+def test_a_forward_packages_driver_has_to_know_the_gpu_too() -> None:
+    k80 = Host(driver="470.182.03", gpus=(Gpu(name="K80", sm="3.7", kind="datacenter"),))
+    there = image("x", "1", label("12.1", ("3.7",), requires={}, forward="12.1"))
+    assert judge(there, k80, FACTS).says == "no"
+    assert ("G2", "gpu-driver", "no") in answers(judge(there, k80, FACTS))
+
+
+def test_ptx_on_a_gpu_that_the_cuda_release_never_knew_is_unknown() -> None:
+    there = image("tensorflow", "2.20.0", label("12.5", ("8.0", "8.9"), ("9.0",)))
+    found = judge(there, host("580.95.05", "RTX 5090"), FACTS)
+    assert answers(found)[-1] == ("G3", "gpu-newer", "unknown")
+    assert change(found, FACTS) is None
+
+
+def test_a_variable_that_every_brand_meets_is_met() -> None:
+    asks = {"NVIDIA_REQUIRE_CUDA": "cuda>=12.8 brand=tesla,driver>=565 brand=nvidia,driver>=565"}
+    there = image("x", "1", label("12.8", ("8.0",), requires=asks))
+    assert judge(there, host("565.77", "A100"), FACTS).says == "yes"
+    one = {"NVIDIA_REQUIRE_CUDA": "cuda>=12.8 brand=tesla,driver>=565"}
+    unsure = image("x", "1", label("12.8", ("8.0",), requires=one))
+    assert judge(unsure, host("565.77", "A100"), FACTS).says == "no"
