@@ -22,17 +22,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from tests.wire import CHUNK, Body, Handler, Server, send_head
+from tests.serving import Listening
+from tests.wire import CHUNK, Body, send_head
 
 if TYPE_CHECKING:
     import ssl
-    from types import TracebackType
 
     from curator.oci import Reference
+    from tests.wire import Handler
 
 UPSTREAM_TIMEOUT_S = 60.0
 WRONG_DIGEST = "sha256:" + "0" * 64
@@ -188,7 +188,7 @@ def each_once(fault: Fault) -> Plan:
     return plan
 
 
-class FaultProxy:
+class FaultProxy(Listening):
     """A proxy in front of the registry at `upstream` (`host:port`); a context manager.
 
     It listens on `host`, with TLS where a context is given.
@@ -202,39 +202,16 @@ class FaultProxy:
         host: str = "127.0.0.1",
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        super().__init__(self.serve, host=host, tls=tls)
         self.plan = plan
         self.exchanges: list[Exchange] = []
         self._upstream = upstream
         self._guard = threading.Lock()
-        self._server = Server((host, 0), partial(Handler, self.serve))
-        if tls:
-            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
     @property
     def address(self) -> str:
         """Where the proxy listens, as `host:port`."""
-        host, port, *_ = self._server.server_address
-        return f"{host!s}:{port}"
-
-    @property
-    def connections(self) -> int:
-        """How many connections were ever made to it."""
-        return self._server.connections
+        return self.authority
 
     def through(self, reference: Reference) -> Reference:
         """Return the same image, seen through this proxy."""

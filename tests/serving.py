@@ -1,10 +1,13 @@
-"""A static web server over a directory, as good or as bad as a test wants it.
+"""Servers of a test's own: a function that answers, or a directory, as bad as a test wants it.
 
-ETags, 304, gzip where it is accepted; `plan` may answer in its place. Everything is counted.
+- `Listening` starts and stops each of them, those of `tests.faults` too.
+- A `Site` knows ETags, 304, and gzip where it is accepted; `plan` may answer in its place, and
+  everything is counted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import threading
@@ -16,9 +19,12 @@ from typing import TYPE_CHECKING, Self
 from tests.wire import Handler, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    import ssl
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
+
+POLL_S = 0.02  # how soon a server sees that it is to stop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,16 +38,20 @@ class Reply:
     reset: bool = False
 
 
-class Site:
-    """The directory at `root` on a loopback port; a context manager."""
+class Listening:
+    """Every request at a port of `host` is answered by `serve`; a context manager."""
 
-    def __init__(self, root: Path, plan: Callable[[str], Reply | None] | None = None) -> None:
-        self.root = root
-        self.plan = plan
-        self.asked: list[tuple[str, int]] = []
-        self.sent = 0
-        self._server = Server(("127.0.0.1", 0), partial(Handler, self._serve))
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+    def __init__(
+        self,
+        serve: Callable[[Handler], None],
+        *,
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._server = Server((host, 0), partial(Handler, serve))
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(POLL_S,))
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -58,9 +68,43 @@ class Site:
         self._server.server_close()
 
     @property
+    def authority(self) -> str:
+        """Where it listens, as `host:port`."""
+        host, port, *_ = self._server.server_address
+        return f"{host!s}:{port}"
+
+    @property
+    def connections(self) -> int:
+        """How many connections were ever made to it."""
+        return self._server.connections
+
+
+@contextlib.contextmanager
+def served(serve: Callable[[Handler], None]) -> Iterator[str]:
+    """Answer every request with whatever bytes a function writes; one for each connection."""
+
+    def once(handler: Handler) -> None:
+        handler.close_connection = True
+        serve(handler)
+
+    with Listening(once) as server:
+        yield f"http://{server.authority}/index/"
+
+
+class Site(Listening):
+    """The directory at `root`, served below `/index/`."""
+
+    def __init__(self, root: Path, plan: Callable[[str], Reply | None] | None = None) -> None:
+        super().__init__(self._serve)
+        self.root = root
+        self.plan = plan
+        self.asked: list[tuple[str, int]] = []
+        self.sent = 0
+
+    @property
     def address(self) -> str:
         """Where it is served."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}/index/"
+        return f"http://{self.authority}/index/"
 
     def forget(self) -> None:
         """Count from nothing."""

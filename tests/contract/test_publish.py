@@ -286,13 +286,18 @@ def test_a_strangers_immutable_tag_is_never_written_over(farm: Farm) -> None:
     assert farm.tags("cupy")["14.2"] == change.entry.digest
 
 
-@pytest.mark.parametrize("path", ["projected.json", "index.json"])
+@pytest.mark.parametrize(
+    ("path", "number"), [("projected.json", "gen"), ("index.json", "generation")]
+)
 @pytest.mark.parametrize("data", [b"", b"{", b'{"generation": "x"}', b"[" * 50_000])
-def test_damaged_derived_documents_are_made_again(farm: Farm, path: str, data: bytes) -> None:
+def test_damaged_derived_documents_are_made_again(
+    farm: Farm, path: str, number: str, data: bytes
+) -> None:
     farm.publish(farm.change())
     (farm.root / "store/v1" / path).write_bytes(data)
     farm.publish(farm.change("14.3.0"))
-    check(farm)
+    assert loaded(farm.root / "store/v1", path)[number] == 2
+    assert {entry["stack"]["version"] for entry in check(farm)} == {"14.2.0", "14.3.0"}
 
 
 def test_a_registry_at_another_address_is_looked_at_whole(farm: Farm) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,8 +26,9 @@ from curator.errors import (
     TemporaryError,
 )
 from curator.index import generation_path
-from curator.oci import canonical_json
+from tests import readers
 from tests.publishing import CANDIDATE, Farm
+from tests.readers import EMPTY, changed
 from tests.serving import Reply, Site
 from tests.signing import new_signer
 
@@ -34,10 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from curator.reader._reader import IndexReader
-
 HEAD = "v1/head.json"
 CONFIG = "v1/config.json"
+
+opened = partial(readers.opened, timeout_s=2.0)
 
 
 @pytest.fixture
@@ -60,10 +62,6 @@ def site(farm: Farm) -> Iterator[Site]:
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
-
-
-def opened(site: Site, cache: Path | None, **options: Any) -> IndexReader:
-    return curator.open_index(site.address, cache=cache, **{"timeout_s": 2.0, **options})
 
 
 def file(farm: Farm, path: str) -> Path:
@@ -175,23 +173,14 @@ def test_given_keys_have_to_sign(site: Site, cache: Path, farm: Farm, tmp_path: 
     assert opened(site, cache, keys=[own, other]).generation == 2
 
 
-def head_of(farm: Farm) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(file(farm, HEAD).read_bytes())
-    return found
-
-
-def write_head(farm: Farm, **changes: object) -> None:
-    file(farm, HEAD).write_bytes(canonical_json(head_of(farm) | changes))
-
-
 def test_a_changed_head_is_refused(site: Site, cache: Path, farm: Farm) -> None:
-    write_head(farm, expires="2099-01-01T00:00:00Z")
+    changed(farm, HEAD, expires="2099-01-01T00:00:00Z")
     with pytest.raises(SignatureError):
         opened(site, cache)
 
 
 def test_a_head_without_signatures_is_refused(site: Site, cache: Path, farm: Farm) -> None:
-    write_head(farm, signatures=[])
+    changed(farm, HEAD, signatures=[])
     with pytest.raises(SignatureError):
         opened(site, cache)
 
@@ -200,9 +189,8 @@ def test_an_index_that_was_signed_once_never_counts_unsigned(
     site: Site, cache: Path, farm: Farm
 ) -> None:
     opened(site, cache).close()
-    write_head(farm, signatures=[])
-    config = json.loads(file(farm, CONFIG).read_bytes())
-    file(farm, CONFIG).write_bytes(canonical_json(config | {"keys": []}))
+    changed(farm, HEAD, signatures=[])
+    changed(farm, CONFIG, keys=[])
     with pytest.raises(StrangerError, match=r"delete .*pins.json"):
         opened(site, cache)
     file(farm, CONFIG).unlink()
@@ -213,9 +201,7 @@ def test_an_index_that_was_signed_once_never_counts_unsigned(
 def test_other_keys_than_the_first_ones_are_refused(site: Site, cache: Path, farm: Farm) -> None:
     opened(site, cache).close()
     stranger = new_signer()
-    config = json.loads(file(farm, CONFIG).read_bytes())
-    keys = [key.to_json() for key in stranger.public]
-    file(farm, CONFIG).write_bytes(canonical_json(config | {"keys": keys}))
+    changed(farm, CONFIG, keys=[key.to_json() for key in stranger.public])
     Farm(farm.root, signer=stranger).publish(farm.change("14.3.0"), now=now())
     with pytest.raises(StrangerError):
         opened(site, cache)
@@ -233,7 +219,7 @@ def test_a_replayed_index_is_refused(site: Site, cache: Path, farm: Farm) -> Non
 
 
 def test_an_expired_index_is_refused(site: Site, cache: Path, farm: Farm) -> None:
-    write_head(farm, expires="2020-01-01T00:00:00Z")
+    changed(farm, HEAD, expires="2020-01-01T00:00:00Z")
     assert farm.signer
     farm.publish(farm.change("14.3.0"), now="2020-01-01T00:00:00Z")
     with pytest.raises(FreezeError, match="was signed until 2020-01-31"):
@@ -245,11 +231,9 @@ def other_history(farm: Farm, root: Path) -> Farm:
     other = Farm(root, signer=farm.signer)
     other.publish(other.change("13.0.0"), now=now())
     path = root / "store"
-    config = json.loads((path / CONFIG).read_bytes())
-    config["store"] = json.loads(file(farm, CONFIG).read_bytes())["store"]
     for name in ("head.json", "projected.json", generation_path(1).removeprefix("v1/")):
         (path / "v1" / name).unlink()
-    (path / CONFIG).write_bytes(canonical_json(config))
+    changed(other, CONFIG, store=json.loads(file(farm, CONFIG).read_bytes())["store"])
     for version in ("13.0.1", "13.0.2"):
         other.publish(other.change(version), now=now())
     return other
@@ -305,7 +289,7 @@ def test_a_head_that_moves_while_it_is_read_is_read_again(
     def appear(asked: str) -> Reply | None:
         if asked == path and hidden:
             hidden.clear()
-            return Reply(status=404, headers={"Content-Length": "0"})
+            return Reply(status=404, headers=EMPTY)
         return None
 
     site.plan = appear
@@ -323,13 +307,13 @@ def test_without_a_network_the_last_verified_copy_is_read(site: Site, cache: Pat
         site.plan = None
         assert index.refresh() is False
         assert not index.is_offline
-    site.plan = lambda _: Reply(status=503, headers={"Content-Length": "0"})
+    site.plan = lambda _: Reply(status=503, headers=EMPTY)
     with pytest.raises(TemporaryError, match="status 503"):
         opened(site, None)
 
 
 def test_no_request_comes_before_its_retry_after(site: Site, cache: Path) -> None:
-    site.plan = lambda _: Reply(status=429, headers={"Content-Length": "0", "Retry-After": "60"})
+    site.plan = lambda _: Reply(status=429, headers={"Retry-After": "60", **EMPTY})
     with pytest.raises(TemporaryError, match="status 429"):
         opened(site, cache)
     assert len(site.asked) == 1
@@ -366,13 +350,12 @@ def test_a_reader_that_is_behind_never_lowers_the_pins(site: Site, cache: Path, 
     assert json.loads((cache / "pins.json").read_bytes())["gen"] == 3
 
 
-EMPTY = {"Content-Length": "0"}
 HOSTILE = {
     "endless": Reply(chunks=(b"x" * 65536 for _ in range(200_000))),
     "dripping": Reply(chunks=[b"{"] * 600, pause_s=0.1),
     "elsewhere": Reply(status=302, headers={"Location": "http://192.0.2.1/", **EMPTY}),
     "looping": Reply(status=302, headers={"Location": "/index/v1/head.json", **EMPTY}),
-    "forbidden": Reply(status=403, headers={"Content-Length": "0"}),
+    "forbidden": Reply(status=403, headers=EMPTY),
     "no gzip": Reply(headers={"Content-Encoding": "gzip", "Content-Length": "3"}, chunks=[b"abc"]),
     "no json": Reply(headers={"Content-Length": "3"}, chunks=[b"abc"]),
     "unchanged": Reply(status=304),

@@ -1,111 +1,51 @@
-"""The reader against servers, processes and disks that do their worst: typed errors, soon."""
+"""The reader against servers that do their worst: typed errors, soon."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import gzip
-import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import curator
-from curator.cli._ports import now
 from curator.errors import (
     CuratorError,
     InputError,
     IntegrityError,
     RefusedError,
-    RollbackError,
-    SignatureError,
-    StrangerError,
     TemporaryError,
 )
-from curator.index import CONFIG_PATH, HEAD_PATH
-from curator.oci import canonical_json, sha256
-from curator.sign import encoded
-from tests.documents import filled, rewritten
-from tests.publishing import Farm
-from tests.serving import Reply, Site
+from curator.index import CONFIG_PATH
+from tests.readers import EMPTY, kind_of, new_farm, opened, trusting
+from tests.serving import Reply, Site, served
 from tests.signing import new_signer
-from tests.unit.test_index import JSON, PLACES, replaced
-from tests.wire import Handler, Server, identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from curator.reader._reader import IndexReader
-    from curator.sign import Signer
+    from tests.publishing import Farm
+    from tests.wire import Handler
+
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
-EMPTY = {"Content-Length": "0"}
 MIB = 1024 * 1024
 PATIENCE_S, LASTS_S = 0.5, 3.0
 KINDS = ("head", "config", "gen", "group", "shard")
 
 
-def opened(place: Site | str, cache: Path | None = None, **options: Any) -> IndexReader:
-    address = place if isinstance(place, str) else place.address
-    return curator.open_index(address, cache=cache, **{"timeout_s": 10.0, **options})
-
-
-@contextlib.contextmanager
-def served(serve: Callable[[Handler], None]) -> Iterator[str]:
-    """Answer every request with whatever bytes a function writes."""
-
-    def once(handler: Handler) -> None:
-        handler.close_connection = True
-        serve(handler)
-
-    server = Server(("127.0.0.1", 0), partial(Handler, once))
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/index/"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def kind_of(path: str) -> str:
-    return path.split("/")[1].removesuffix(".json")
-
-
-def new_farm(root: Path, signer: Signer | None = None) -> Farm:
-    """Return an index of two images in two groups."""
-    farm = Farm(root, signer=signer)
-    farm.publish(farm.change(), farm.change("14.1.1"), now=now())
-    return farm
-
-
-def changed(farm: Farm, path: str, **fields: object) -> None:
-    file = farm.root / "store" / path
-    file.write_bytes(canonical_json(json.loads(file.read_bytes()) | fields))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def trust(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Trust one certificate and not the system's many, which take longest of all to load."""
-    _, certificate = identity("127.0.0.1", tmp_path_factory.mktemp("tls"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSL_CERT_FILE", str(certificate))
+    with trusting(tmp_path_factory.mktemp("tls")):
         yield
 
 
@@ -113,12 +53,6 @@ def trust(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def still(tmp_path_factory: pytest.TempPathFactory) -> Farm:
     """A signed index that nobody changes."""
     return new_farm(tmp_path_factory.mktemp("still"), new_signer())
-
-
-@pytest.fixture
-def farm(tmp_path: Path) -> Farm:
-    """A signed index of the test's own."""
-    return new_farm(tmp_path / "farm", new_signer())
 
 
 @pytest.fixture
@@ -364,320 +298,7 @@ def test_what_stays_gone_below_the_head_is_asked_for_three_times(still: Farm, wh
     assert [kind_of(path) for path, _ in site.asked].count(where) == 3
 
 
-# Documents that are signed and hashed right, and wrong
-
-SIGNER = new_signer()
-CONFIG = {
-    "spec": 1,
-    "store": "store-1",
-    "registry": "registry.example/dl",
-    "keys": [key.to_json() for key in SIGNER.public],
-}
-
-
-@pytest.fixture(scope="module")
-def shelf() -> Iterator[tuple[dict[str, bytes], str]]:
-    """A server of documents in memory, and its address."""
-    files: dict[str, bytes] = {}
-
-    def serve(handler: Handler) -> None:
-        data = files.get(handler.path.removeprefix("/index/"))
-        status = 404 if data is None else 200
-        handler.close_connection = False
-        handler.reply(status, [("Content-Length", str(len(data or b"")))], [data or b""])
-
-    with served(serve) as address:
-        yield files, address
-
-
-def resigned(files: dict[str, bytes]) -> None:
-    """Sign the head as it is, so that only what it says can be wrong."""
-    head = json.loads(files[HEAD_PATH])
-    if isinstance(head, dict):
-        statement = canonical_json({name: head[name] for name in head if name != "signatures"})
-        head["signatures"] = [found.to_json() for found in SIGNER.sign(encoded(statement))]
-        files[HEAD_PATH] = canonical_json(head)
-
-
-def read_all(address: str) -> int:
-    """Read an index as a tool would, and return how many entries it holds."""
-    keys = [key.public for key in SIGNER.public]
-    with opened(address, keys=keys) as index:
-        for entry in index.entries():
-            assert index.find(entry.digest) == index.find(entry.id) == entry
-            assert index.reference(entry).endswith(f"/{entry.repository}@{entry.digest}")
-        return len(index.entries())
-
-
-def test_a_whole_signed_index_is_read(shelf: tuple[dict[str, bytes], str]) -> None:
-    files, address = shelf
-    files.clear()
-    files |= {**filled().files, CONFIG_PATH: canonical_json(CONFIG)}
-    resigned(files)
-    assert read_all(address) == 3
-
-
-@settings(max_examples=400, deadline=None)
-@given(
-    kind=st.sampled_from(["config", "head", "generation", "group", "shard"]),
-    path=PLACES,
-    value=JSON,
-)
-def test_wrong_documents_of_a_good_signer_give_typed_errors_only(
-    shelf: tuple[dict[str, bytes], str], kind: str, path: int, value: object
-) -> None:
-    files, address = shelf
-    memory = filled()
-    config: object = CONFIG
-    if kind == "config":
-        config = replaced(CONFIG, path + 1, value)
-    else:
-        rewritten(memory, kind, lambda tree: replaced(tree, path + 1, value))
-    files.clear()
-    files |= {**memory.files, CONFIG_PATH: canonical_json(config)}
-    resigned(files)
-    try:
-        assert read_all(address) <= 3
-    except CuratorError as error:
-        assert isinstance(error, IntegrityError)  # noqa: PT017 - either outcome is right
-
-
-# One cache, several processes
-
-READER = """
-import json, sys
-from pathlib import Path
-import curator
-from curator.errors import RollbackError
-address, cache, stop = sys.argv[1:]
-seen = []
-while True:
-    is_last = Path(stop).exists()
-    try:
-        with curator.open_index(address, cache=cache) as index:
-            index.refresh()
-            assert len(index.entries()) == index.generation + 1 and not index.is_offline
-            seen.append(index.generation)
-    except RollbackError:  # the other one was faster: the test below tells of it
-        is_last = False
-    print(seen[-1:], flush=True)
-    if is_last:
-        break
-print(json.dumps(seen))
-"""
-
-
-def test_processes_share_a_cache_and_one_of_them_is_killed(
-    farm: Farm, cache: Path, tmp_path: Path
-) -> None:
-    stop = tmp_path / "stop"
-    with Site(farm.root / "store") as site, contextlib.ExitStack() as stack:
-        command = [sys.executable, "-c", READER, site.address, str(cache), str(stop)]
-        readers = [
-            stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-            for _ in range(3)
-        ]
-        for reader in readers:
-            assert reader.stdout
-            assert reader.stdout.readline()
-        pinned = []
-        for patch in range(1, 4):
-            farm.publish(farm.change(f"14.2.{patch}"), now=now())
-            pinned.append(json.loads((cache / "pins.json").read_bytes())["gen"])
-            if patch == 2:
-                readers[0].send_signal(signal.SIGKILL)
-        stop.touch()
-        told = [reader.communicate(timeout=60)[0].splitlines()[-1] for reader in readers]
-        assert [reader.returncode for reader in readers] == [-signal.SIGKILL, 0, 0]
-        for seen in map(json.loads, told[1:]):
-            assert seen == sorted(seen)
-            assert seen[-1] == 4
-        assert pinned == sorted(pinned)
-        assert json.loads((cache / "pins.json").read_bytes())["gen"] == 4
-        with opened(site, cache) as index:
-            assert len(index.entries()) == 5
-
-
-# What stands in a cache, damaged
-
-
-def _flipped(data: bytes) -> bytes:
-    half = len(data) // 2
-    return data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :]
-
-
-DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "empty": lambda _: b"",
-    "half": lambda data: data[: len(data) // 2],
-    "flipped": _flipped,
-    "another type": lambda _: b"[1]",
-    "bytes": lambda _: b"\xff\x00" * 50,
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_cache_is_fetched_again(still: Farm, cache: Path, damage: str) -> None:
-    with Site(still.root / "store") as site:
-        with opened(site, cache) as index:
-            index.entries()
-        kept = [
-            path for path in cache.glob("*.json") if path.name not in {"pins.json", "config.json"}
-        ]
-        for path in kept:
-            good = path.read_bytes()
-            path.write_bytes(DAMAGES[damage](good))
-            with opened(site, cache) as index:
-                assert len(index.entries()) == 2
-            if path.name.startswith("doc-"):
-                assert path.read_bytes() == good
-
-
-@pytest.mark.parametrize("damage", [name for name in DAMAGES if name != "flipped"])
-def test_damaged_pins_are_told_of(still: Farm, cache: Path, damage: str) -> None:
-    with Site(still.root / "store") as site:
-        opened(site, cache).close()
-        pins = cache / "pins.json"
-        pins.write_bytes(DAMAGES[damage](pins.read_bytes()))
-        with pytest.raises(IntegrityError, match=r"pins\.json is damaged: delete it"):
-            opened(site, cache)
-
-
-def test_a_flipped_bit_in_the_pins_never_gives_an_untyped_error(still: Farm, cache: Path) -> None:
-    with Site(still.root / "store") as site:
-        opened(site, cache).close()
-        good = (cache / "pins.json").read_bytes()
-        for at in range(0, len(good), 31):
-            flipped = bytes([good[at] ^ 1])
-            (cache / "pins.json").write_bytes(good[:at] + flipped + good[at + 1 :])
-            with contextlib.suppress(IntegrityError):
-                opened(site, cache).close()
-
-
-# What a refused refresh leaves
-
-
-def test_a_refused_refresh_leaves_the_reader_where_it_was(farm: Farm, cache: Path) -> None:
-    head = farm.root / "store" / HEAD_PATH
-    old = head.read_bytes()
-    farm.publish(farm.change("14.3.0"), now=now())
-    new = head.read_bytes()
-    with Site(farm.root / "store") as site, opened(site, cache) as index:
-        before = index.generation, index.entries(), index.registry
-
-        def refused(kind: type[CuratorError]) -> None:
-            with pytest.raises(kind):
-                index.refresh()
-            assert (index.generation, index.entries(), index.registry) == before
-
-        for status in (403, 404):
-            site.plan = partial(lambda status, _: Reply(status=status, headers=EMPTY), status)
-            refused(RefusedError)
-        site.plan = None
-        head.write_bytes(old)
-        refused(RollbackError)
-        changed(farm, HEAD_PATH, signatures=[])
-        refused(SignatureError)
-        head.write_bytes(new)
-        assert index.refresh() is False
-
-
-# What others do meanwhile, what fails half way, and what is given wrong
-
-
-def test_a_refused_refresh_leaves_the_registry_as_it_was(farm: Farm, cache: Path) -> None:
-    with Site(farm.root / "store") as site, opened(site, cache) as index:
-        before = index.reference(index.entries()[0])
-        changed(farm, HEAD_PATH, signatures=[])
-        changed(farm, CONFIG_PATH, registry="registry.other/x")
-        with pytest.raises(SignatureError):
-            index.refresh()
-        assert index.reference(index.entries()[0]) == before
-
-
-def test_what_was_signed_for_given_keys_never_counts_unsigned(farm: Farm, cache: Path) -> None:
-    assert farm.signer
-    with Site(farm.root / "store") as site:
-        opened(site, cache, keys=[farm.signer.public[0].public]).close()
-        changed(farm, HEAD_PATH, signatures=[])
-        changed(farm, CONFIG_PATH, keys=[])
-        with pytest.raises((SignatureError, StrangerError)):
-            opened(site, cache)
-
-
-def test_a_pinned_threshold_is_not_lowered(tmp_path: Path, cache: Path) -> None:
-    farm = new_farm(tmp_path, new_signer("ecdsa", "ecdsa"))
-    assert farm.signer
-    changed(farm, CONFIG_PATH, threshold=2)
-    head = json.loads((farm.root / "store" / HEAD_PATH).read_bytes())
-    with Site(farm.root / "store") as site:
-        opened(site, cache).close()
-        opened(site, cache, keys=[farm.signer.public[0].public], threshold=1).close()
-        changed(farm, CONFIG_PATH, threshold=1)
-        changed(farm, HEAD_PATH, signatures=head["signatures"][:1])
-        with pytest.raises((SignatureError, StrangerError)):
-            opened(site, cache)
-
-
-def test_another_store_that_was_pinned_meanwhile_is_kept(tmp_path: Path, cache: Path) -> None:
-    farms = [new_farm(tmp_path / name, SIGNER) for name in ("a", "b")]
-    farms[0].publish(farms[0].change("14.3.0"), now=now())
-    first = [True]
-    with Site(farms[0].root / "store") as site, Site(farms[1].root / "store") as other:
-
-        def plan(path: str) -> None:
-            if kind_of(path) == "gen" and first:
-                first.clear()
-                opened(other, cache).close()
-
-        site.plan = plan
-        with pytest.raises(IntegrityError):
-            opened(site, cache)
-
-
-def test_a_reader_that_is_overtaken_reads_the_newer_state(farm: Farm, cache: Path) -> None:
-    first = [True]
-    with Site(farm.root / "store") as site:
-
-        def plan(path: str) -> None:
-            if kind_of(path) == "gen" and first:
-                first.clear()
-                farm.publish(farm.change("14.3.0"), now=now())
-                opened(site, cache).close()
-
-        site.plan = plan
-        assert opened(site, cache).generation == 2
-
-
-def test_an_older_copy_is_read_without_a_network(farm: Farm, cache: Path) -> None:
-    with Site(farm.root / "store") as site:
-        opened(site, cache).close()
-        kept = {path: path.read_bytes() for path in cache.glob("*.json") if path.stem != "pins"}
-        farm.publish(farm.change("14.3.0"), now=now())
-        opened(site, cache).close()
-        for path, data in kept.items():
-            path.write_bytes(data)
-        site.plan = lambda _: Reply(reset=True)
-        assert opened(site, cache, timeout_s=0.2).is_offline
-
-
-@pytest.mark.parametrize(
-    "where",
-    [
-        "config",
-        "gen",
-    ],
-)
-def test_what_does_not_come_of_a_newer_state_leads_to_the_copy(
-    farm: Farm, cache: Path, where: str
-) -> None:
-    with Site(farm.root / "store") as site:
-        with opened(site, cache) as index:
-            index.entries()
-        farm.publish(farm.change("14.3.0"), now=now())
-        down = Reply(status=503, headers=EMPTY)
-        site.plan = lambda path: down if kind_of(path) == where else None
-        with opened(site, cache, timeout_s=0.2) as index:
-            assert (index.is_offline, index.generation) == (True, 1)
+# What does not come, and what is not asked for
 
 
 @pytest.mark.parametrize("status", [507, 520, 530])
@@ -726,67 +347,6 @@ def test_a_config_that_is_gone_once_is_asked_for_again(still: Farm, cache: Path)
         assert opened(site, cache).registry == "registry.example/dl"
 
 
-@pytest.mark.parametrize("damage", [*DAMAGES, "gone"])
-def test_a_damaged_config_in_the_cache_is_fetched_again(
-    still: Farm, cache: Path, damage: str
-) -> None:
-    with Site(still.root / "store") as site:
-        opened(site, cache).close()
-        path = cache / "config.json"
-        if damage == "gone":
-            path.unlink()
-        else:
-            path.write_bytes(DAMAGES[damage](path.read_bytes()))
-        assert opened(site, cache).registry == "registry.example/dl"
-
-
-SEEN = {
-    "depth": "[" * 100_000,
-    "long number": '{"head": "%s", "config": "%s", "etag": null, "at": 1' + "0" * 400 + "}",
-    "ETag of lines": '{"head": "%s", "config": "%s", "etag": "a\\nb", "at": 1.5}',
-    "ETag of signs": '{"head": "%s", "config": "%s", "etag": "\\u0100", "at": 1.5}',
-}
-
-
-@pytest.mark.parametrize("kind", SEEN)
-def test_a_damaged_note_of_the_head_is_as_good_as_none(still: Farm, cache: Path, kind: str) -> None:
-    with Site(still.root / "store") as site:
-        opened(site, cache).close()
-        text = SEEN[kind]
-        for name in ("head", "config"):
-            text = text.replace("%s", sha256((cache / f"{name}.json").read_bytes()), 1)
-        (cache / "seen.json").write_text(text)
-        assert opened(site, cache).generation == 1
-
-
-@pytest.mark.parametrize("end", ["2026-99-99T99:99:99Z", "\u0662026-11-23T00:00:00Z"])
-def test_an_end_that_is_no_date_is_refused(tmp_path: Path, end: str) -> None:
-    farm = new_farm(tmp_path)
-    changed(farm, HEAD_PATH, expires=end)
-    with pytest.raises(IntegrityError):
-        curator.open_index(farm.root / "store", cache=None)
-
-
-def unknown_curve() -> str:
-    """Return a public key in PEM on a curve that is not supported: secp112r1's is retired."""
-    kind = bytes.fromhex("06072a8648ce3d0201") + bytes.fromhex("06052b81040008")
-    body = b"\x30" + bytes([len(kind)]) + kind + b"\x03\x2a\x00\x04" + b"\x01" * 40
-    text = base64.b64encode(b"\x30" + bytes([len(body)]) + body).decode()
-    return f"-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n"
-
-
-@pytest.mark.parametrize("way", ["given", "named"])
-def test_a_key_on_an_unknown_curve_is_refused(farm: Farm, way: str) -> None:
-    if way == "named":
-        [signature] = json.loads((farm.root / "store" / HEAD_PATH).read_bytes())["signatures"]
-        own = {"keyid": signature["keyid"], "scheme": "ecdsa-sha2-nistp256"}
-        changed(farm, CONFIG_PATH, keys=[{**own, "public": unknown_curve()}])
-    with pytest.raises((InputError, SignatureError)):
-        curator.open_index(
-            farm.root / "store", keys=[unknown_curve()] if way == "given" else [], cache=None
-        )
-
-
 @pytest.mark.parametrize(
     ("location", "keys"),
     [
@@ -808,45 +368,6 @@ def test_a_password_in_an_address_is_not_shown() -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_a_relative_path_is_a_location_of_its_directory(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CURATOR_CACHE", str(cache))
-    for name in ("a", "b"):
-        new_farm(tmp_path / name, new_signer())
-        monkeypatch.chdir(tmp_path / name)
-        assert curator.open_index("store").generation == 1
-
-
-def age(cache: Path) -> list[Path]:
-    """Make remembered documents old, and return them."""
-    found = sorted(cache.glob("doc-*"))
-    for path in found:
-        os.utime(path, (1, 1))
-    return found
-
-
-def test_a_cache_of_readers_that_do_not_live_long_is_bounded(farm: Farm, cache: Path) -> None:
-    counts = []
-    for patch in range(1, 4):
-        farm.publish(farm.change(f"14.2.{patch}"), now=now())
-        with curator.open_index(farm.root / "store", cache=cache) as index:
-            index.entries()
-        counts.append(len(age(cache)))
-    assert counts[-1] == counts[-2]
-
-
-def test_what_the_newest_state_names_is_not_forgotten(farm: Farm, cache: Path) -> None:
-    place = farm.root / "store"
-    with curator.open_index(place, cache=cache) as index:
-        index.entries()
-    before = age(cache)
-    with curator.open_index(place, cache=cache) as index:
-        farm.publish(farm.change("14.3.0"), now=now())
-        index.refresh()
-    assert [path.name for path in before if not path.exists()] == []
-
-
 def test_polls_share_one_connection(still: Farm, cache: Path) -> None:
     connections = []
 
@@ -864,9 +385,3 @@ def test_polls_share_one_connection(still: Farm, cache: Path) -> None:
         for _ in range(3):
             assert index.refresh() is False
     assert len(set(connections)) == 1
-
-
-def test_a_release_candidate_is_found_by_its_version(farm: Farm) -> None:
-    farm.publish(farm.change("14.5rc1"), now=now())
-    with curator.open_index(farm.root / "store", cache=None) as index:
-        assert [entry.stack.version for entry in index.entries(version="14.5rc1")] == ["14.5rc1"]

@@ -57,12 +57,20 @@ PRIVATE = [
 ]
 
 
+def refusal(registry: str, address: str) -> str | None:
+    """Return why a registry may not send us to an address, None if it may."""
+    try:
+        check_elsewhere(registry, urlsplit(address))
+    except IntegrityError as error:
+        return str(error)
+    return None
+
+
 @pytest.mark.parametrize("address", PRIVATE)
 def test_a_registry_out_there_leads_to_no_private_address(address: str) -> None:
-    with pytest.raises(IntegrityError, match="private"):
-        check_elsewhere("registry.example", urlsplit(address))
-    check_elsewhere("127.0.0.1:5000", urlsplit(address))  # it is in here itself
-    check_elsewhere(urlsplit(address).netloc, urlsplit(address))  # as is this one
+    assert "private" in str(refusal("registry.example", address))
+    assert refusal("127.0.0.1:5000", address) is None  # it is in here itself
+    assert refusal(urlsplit(address).netloc, address) is None  # as is this one
 
 
 @pytest.mark.parametrize("registry", ["registry.example", "127.0.0.1:5000"])
@@ -70,20 +78,18 @@ def test_a_registry_out_there_leads_to_no_private_address(address: str) -> None:
     "address", ["http://8.8.8.8/x", "http://registry.example/x", "file:///etc/passwd", "//x", "x"]
 )
 def test_only_https_leads_elsewhere(registry: str, address: str) -> None:
-    with pytest.raises(IntegrityError, match="https"):
-        check_elsewhere(registry, urlsplit(address))
+    assert "which is not https" in str(refusal(registry, address))
 
 
 def test_plain_http_within_this_machine_is_for_registries_of_this_machine() -> None:
-    here = urlsplit("http://127.0.0.1:81/x")
-    check_elsewhere("localhost:5000", here)
-    with pytest.raises(IntegrityError, match="https"):
-        check_elsewhere("registry.example", here)
+    here = "http://127.0.0.1:81/x"
+    assert refusal("localhost:5000", here) is None
+    assert "which is not https" in str(refusal("registry.example", here))
 
 
-def test_a_public_address_is_fine() -> None:
-    check_elsewhere("registry.example", urlsplit("https://8.8.8.8/x"))
-    check_elsewhere("registry.example", urlsplit("https://[2606:4700::1111]/x"))
+@pytest.mark.parametrize("address", ["https://8.8.8.8/x", "https://[2606:4700::1111]/x"])
+def test_a_public_address_is_fine(address: str) -> None:
+    assert refusal("registry.example", address) is None
 
 
 @pytest.mark.parametrize(

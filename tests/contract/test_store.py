@@ -78,7 +78,12 @@ def test_added_is_read_back(store: Store) -> None:
 
 def test_added_again_with_the_same_bytes_is_fine(store: Store) -> None:
     store.add("v1/x", b"same")
+    first = store.read("v1/x")
     store.add("v1/x", b"same")
+    assert store.read("v1/x") == first
+    assert first is not None
+    assert first.data == b"same"
+    assert store.list("") == ("v1/x",)
 
 
 def test_added_with_other_bytes_is_a_conflict(store: Store) -> None:

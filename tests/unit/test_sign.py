@@ -145,21 +145,23 @@ def test_a_signer_shows_no_key() -> None:
     assert repr(made) == f"Signer({made.public[0].keyid[:12]})"
 
 
-def verified(manifest: Manifest, blobs: tuple[bytes, ...], keys: tuple[SigningKey, ...]) -> None:
+def refusal(
+    manifest: Manifest, blobs: tuple[bytes, ...], keys: tuple[SigningKey, ...]
+) -> IntegrityError | None:
+    """Return why an image does not count as signed by all of some keys, None if it does."""
     known = {sha256(data): data for data in blobs}
-
-    def read(descriptor: Descriptor) -> bytes:
-        return known[descriptor.digest]
-
-    verify_image(manifest, DIGEST, keys, len(keys), read)
+    try:
+        verify_image(manifest, DIGEST, keys, len(keys), lambda layer: known[layer.digest])
+    except IntegrityError as error:
+        return error
+    return None
 
 
 def test_an_image_is_signed_by_its_keys_and_by_no_other() -> None:
     made = new_signer("ecdsa", "ed25519")
     manifest, blobs = signed_image(made, "registry.example/cupy", DIGEST, None)
-    verified(manifest, blobs, made.public)
-    with pytest.raises(SignatureError, match="0 of the 1"):
-        verified(manifest, blobs, new_signer().public)
+    assert refusal(manifest, blobs, made.public) is None
+    assert "signed by 0 of the 1" in str(refusal(manifest, blobs, new_signer().public))
     assert signature_tag(DIGEST) == f"sha256-{DIGEST[7:]}.sig"
 
 
@@ -167,14 +169,14 @@ def test_signatures_of_others_are_kept() -> None:
     one, two = new_signer(), new_signer()
     first, blobs = signed_image(one, "registry.example/cupy", DIGEST, None)
     both, more = signed_image(two, "registry.example/cupy", DIGEST, first)
-    verified(both, blobs + more, (*one.public, *two.public))
+    assert refusal(both, blobs + more, (*one.public, *two.public)) is None
+    assert both.json()["layers"][:1] == first.json()["layers"]
 
 
 def test_a_signature_of_another_image_does_not_count() -> None:
     made = new_signer()
     manifest, blobs = signed_image(made, "registry.example/cupy", sha256(b"other"), None)
-    with pytest.raises(SignatureError):
-        verified(manifest, blobs, made.public)
+    assert isinstance(refusal(manifest, blobs, made.public), SignatureError)
 
 
 @pytest.mark.parametrize(
@@ -186,15 +188,13 @@ def test_payloads_that_say_nothing_count_as_nothing(payload_: bytes) -> None:
     (own,) = made.sign(payload_)
     document = {"layers": [{**layer, "annotations": {ANNOTATION: own.sig}}]}
     manifest = Manifest(data=canonical_json(document), media_type=MANIFEST)
-    with pytest.raises(SignatureError):
-        verified(manifest, (payload_,), made.public)
+    assert isinstance(refusal(manifest, (payload_,), made.public), SignatureError)
 
 
 @pytest.mark.parametrize("layers", [None, {}, [1], "x"])
 def test_a_manifest_that_is_none_is_refused(layers: object) -> None:
     manifest = Manifest(data=json.dumps({"layers": layers}).encode(), media_type=MANIFEST)
-    with pytest.raises((IntegrityError, SignatureError)):
-        verified(manifest, (), new_signer().public)
+    assert isinstance(refusal(manifest, (), new_signer().public), IntegrityError)
 
 
 def test_the_payload_is_cosigns() -> None:
