@@ -22,6 +22,7 @@ import yaml
 
 from curator.errors import Diagnostic, InputError
 from curator.oci import Reference
+from curator.resolve import RUN, platform_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,11 +31,10 @@ if TYPE_CHECKING:
 
 KINDS: Final = ("docker", "compose", "devcontainer", "k8s", "azureml", "dockerfile")
 
-SHM: Final = "8g"
+SHM: Final = RUN[-1]
 _DRIVER: Final = "nvidia.com/cuda.driver-version.major"
 _MAJOR: Final = "nvidia.com/gpu.compute.major"
 _MINOR: Final = "nvidia.com/gpu.compute.minor"
-_KUBERNETES_ARCH: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 _REGISTRY = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
     r"|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?"
@@ -84,8 +84,7 @@ def emit(kind: str, *, image: Image, reference: str, host: Host, why: str) -> st
 
 
 def _docker(chosen: _Chosen) -> str:
-    words = ("docker", "run", "--rm", "--gpus", "all", "--shm-size", SHM, str(chosen.reference))
-    return shlex.join(words) + "\n"
+    return shlex.join((*RUN, str(chosen.reference))) + "\n"
 
 
 def _compose(chosen: _Chosen) -> str:
@@ -126,7 +125,7 @@ def _k8s(chosen: _Chosen) -> str:
         "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108 - the Pod's own
     }
     required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
-    arch = _KUBERNETES_ARCH.get(host.architecture, host.architecture)
+    arch = platform_of(host.architecture).partition("/")[2]
     spec: dict[str, Any] = {
         "restartPolicy": "Never",
         "nodeSelector": {"kubernetes.io/arch": arch},

@@ -102,10 +102,10 @@ def _print_one(
 
 
 def _chosen(best: Match, host: Host, reference: str) -> Iterator[str]:
-    from curator.resolve import why  # noqa: PLC0415
+    from curator.resolve import RUN, why  # noqa: PLC0415
 
     yield f"{best.image.name}    {_confidence(best.judgement, host)}"
-    yield f"  docker run --rm --gpus all --shm-size 8g {reference}"
+    yield f"  {' '.join(RUN)} {reference}"
     yield f"  why: {why(best.judgement)}"
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from curator.resolve import latest
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from curator.resolve import Image, Tested
+    from curator.resolve import Image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,7 @@ def word_of(image: Image) -> Word:
     """Return what is known of an image."""
     if image.state == "yanked":
         return YANKED
-    verdicts = {test.verdict for test in latest(image.tests)}
+    verdicts = {test.verdict for test in latest(image.tests).values()}
     if image.state == "quarantined" or verdicts == {"fail"}:
         return FAILED
     if not image.is_offered:
@@ -57,13 +59,6 @@ def word_of(image: Image) -> Word:
         return TESTED
     is_read = image.label.cubin is not None and image.label.requires is not None
     return FOLLOWS if is_read else UNTESTED
-
-
-def latest(tests: Iterable[Tested]) -> tuple[Tested, ...]:
-    """Return the newest test of each compute capability and driver branch, the newest first."""
-    ordered = sorted(tests, key=lambda test: test.at.rstrip("Z"))
-    found = {(test.sm, test.branch): test for test in ordered}
-    return tuple(sorted(found.values(), key=lambda test: test.at.rstrip("Z"), reverse=True))
 
 
 def best(images: Iterable[Image]) -> tuple[Word, Image | None]:

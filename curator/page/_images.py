@@ -7,9 +7,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from curator.index import minor_of
-from curator.page._evidence import latest, word_of
+from curator.page._evidence import word_of
 from curator.page._names import COMMAND, anchor, day, evidence_page, framework_page, image_page
-from curator.resolve import Gpu, Host, Judge
+from curator.resolve import PLATFORMS, Gpu, Host, Judge, latest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from curator.resolve import Catalogue, Image, Judgement, Label, Tested
 
 _MEGA: Final = 1_000_000
-_ARCHITECTURES: Final = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
+_ARCHITECTURES: Final = {platform: name for name, platform in PLATFORMS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,9 +138,9 @@ class View:
 
     def tests(self, image: Image) -> tuple[Test, ...]:
         """Return an image's GPU tests, the newest first; of the same kind of host the last."""
+        found = sorted(latest(image.tests).values(), key=lambda test: test.age, reverse=True)
         return tuple(
-            Test(test=test, evidence=evidence_page(test), speed=_speed(test))
-            for test in latest(image.tests)
+            Test(test=test, evidence=evidence_page(test), speed=_speed(test)) for test in found
         )
 
     def machines(self, label: Label) -> tuple[Machine, ...]:

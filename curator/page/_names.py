@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from curator.errors import IntegrityError
 from curator.index import evidence_path, minor_of
 from curator.oci import Digest
+from curator.resolve import RUN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._+-]{0,199}")
 _REFERENCE: Final = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:/@\[\]-]*")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
-COMMAND: Final = "docker run --rm --gpus all --shm-size 8g"
+COMMAND: Final = " ".join(RUN)
 
 
 def refuse_strange(known: Catalogue, images: Iterable[Image]) -> None:

@@ -9,7 +9,6 @@ never removed: an entry does not vanish.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from curator.facts import facts
@@ -36,13 +35,7 @@ def read_catalogue(store: Store) -> Catalogue | None:
     config, found = read_config(store), read_index(store)
     if config is None or found.tip is None:
         return None
-    return replace(
-        catalogue(found.entries, found.tags),
-        registry=config.registry,
-        generation=found.number,
-        sha256=found.tip.sha256,
-        at=found.tip.generation.at,
-    )
+    return catalogue(found.tip, config.registry, found.entries, found.tags)
 
 
 def write_site(store: Store) -> tuple[str, ...]:

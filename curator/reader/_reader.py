@@ -176,13 +176,7 @@ class IndexReader:
         entries = [entry for shard in self._matching(None, None, None) for entry in shard.known]
         groups = map(self._group, self._state.generation.groups)
         tags = {name: digest for group in groups for name, digest in group.tags.items()}
-        made = replace(
-            catalogue(entries, tags),
-            registry=self.registry,
-            generation=self.generation,
-            sha256=self._state.sha256,
-            at=self.at,
-        )
+        made = catalogue(self._state, self.registry, entries, tags)
         self._cache.make(hex_of(self._state.sha256), made.data)
         return made
 

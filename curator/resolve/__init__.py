@@ -24,10 +24,11 @@ from packaging.version import InvalidVersion, Version
 from curator.errors import Diagnostic, InputError
 from curator.resolve._builds import Claim, Combination, claims
 from curator.resolve._catalogue import Catalogue, catalogue, ordered
-from curator.resolve._judge import Judge, platform_of
+from curator.resolve._judge import PLATFORMS, Judge, platform_of
 from curator.resolve._misses import Change, Miss, change, nearest
 from curator.resolve._values import (
     OFFERED,
+    RUN,
     Confidence,
     Gate,
     Gpu,
@@ -38,6 +39,7 @@ from curator.resolve._values import (
     Label,
     Tested,
     Wishes,
+    latest,
 )
 from curator.resolve._words import architecture_of, driver, gpu, pasted
 
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from curator.facts import Facts
 
 __all__ = [
+    "PLATFORMS",
+    "RUN",
     "Catalogue",
     "Change",
     "Claim",
@@ -73,6 +77,7 @@ __all__ = [
     "driver",
     "gpu",
     "judge",
+    "latest",
     "ordered",
     "pasted",
     "platform_of",
@@ -82,8 +87,17 @@ __all__ = [
 
 MOST_MISSES: Final = 3
 _SURE: Final[Mapping[Confidence | None, int]] = {"tested": 0, "tested-sm": 1, "rule": 2, None: 3}
-_ABOUT_DRIVER: Final = frozenset(
-    {"driver-floor", "driver-native", "driver-minor", "driver-forward", "kernel-cubin"}
+# The rules whose answers say why an image runs; the others only do not say no.
+_TELLING: Final = frozenset(
+    {
+        "driver-floor",
+        "driver-native",
+        "driver-minor",
+        "driver-forward",
+        "kernel-cubin",
+        "kernel-ptx",
+        "test-passed",
+    }
 )
 
 
@@ -180,10 +194,8 @@ def resolve(
 
 
 def _deprecated_last(known: Catalogue, places: list[int]) -> tuple[list[int], ...]:
-    is_deprecated, states = (
-        known.coded["state"].where(lambda name: name == "deprecated"),
-        known.coded["state"].at,
-    )
+    states = known.coded["state"].at
+    is_deprecated = known.coded["state"].where(lambda name: name == "deprecated")
     if not any(is_deprecated):
         return (places,)
     last = [place for place in places if is_deprecated[states[place]]]
@@ -313,6 +325,3 @@ def why(judgement: Judgement) -> str:
         )
     told = [g.answer.text for g in judgement.gates if g.answer.rule in _TELLING]
     return "; ".join(dict.fromkeys(told))
-
-
-_TELLING: Final = _ABOUT_DRIVER | {"kernel-ptx", "test-passed"}

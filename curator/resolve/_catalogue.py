@@ -15,8 +15,9 @@ time of publishing. `values` of versions are in that order too. `tests.image` as
 from __future__ import annotations
 
 import json
+import re
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,10 +30,11 @@ from curator.resolve._values import Image, Label, Tested
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from curator.index import Entry
+    from curator.index import Entry, Tip
     from curator.oci import Digest
 
 VERSION: Final = 1
+_DRIVER: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6}){0,3}")
 _CODED: Final = (
     "framework",
     "version",
@@ -183,13 +185,21 @@ class Catalogue:
         return made
 
 
-def catalogue(entries: Iterable[Entry], tags: Mapping[str, Digest]) -> Catalogue:
-    """Return the catalogue of an index's entries and moving tags (`repository:tag` to digest)."""
+def catalogue(
+    tip: Tip, registry: str, entries: Iterable[Entry], tags: Mapping[str, Digest]
+) -> Catalogue:
+    """Return the catalogue of a state: its entries and moving tags (`repository:tag` to digest)."""
     moving: dict[tuple[str, str], list[str]] = {}
     for name, digest in tags.items():
         repository, _, tag = name.rpartition(":")
         moving.setdefault((repository, digest), []).append(tag)
-    return ordered(_of(entry, moving) for entry in entries)
+    return replace(
+        ordered(_of(entry, moving) for entry in entries),
+        registry=registry,
+        generation=tip.generation.number,
+        sha256=tip.sha256,
+        at=tip.generation.at,
+    )
 
 
 def ordered(images: Iterable[Image]) -> Catalogue:
@@ -291,6 +301,7 @@ def _of(entry: Entry, moving: Mapping[tuple[str, str], Sequence[str]]) -> Image:
                 speed=test.speed or {},
             )
             for test in entry.tests
-            if test.suite == "gpu" and test.verdict in {"pass", "fail"} and test.sm and test.driver
+            if test.suite == "gpu" and test.verdict in {"pass", "fail"}
+            if test.sm and test.driver and _DRIVER.fullmatch(test.driver)
         ),
     )

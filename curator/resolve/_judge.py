@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from curator import compat
 from curator.compat import Answer, at_least, exactly, numbers, within
-from curator.resolve._values import Gate, Gpu, Judgement
+from curator.resolve._values import Gate, Gpu, Judgement, latest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -74,23 +74,23 @@ class Judge:
         return found
 
     def _with_tests(self, known: Judgement, tests: list[Tested]) -> Judgement:
-        latest = {(test.sm, test.branch): test for test in sorted(tests, key=_age)}
-        here = [latest.get((sm, self._host.branch or 0)) for sm in sorted(self._sms)]
+        newest = latest(tests)
+        here = [newest.get((sm, self._host.branch or 0)) for sm in sorted(self._sms)]
         for test in here:
             if test is not None and test.verdict == "fail":
                 gates = (*known.gates, Gate(gate="E", answer=_told(test, "no")))
                 return Judgement(says="no", gates=gates, test=test)
         passed = [test for test in here if test is not None]
         if self._has_every_sm and len(passed) == len(self._sms):
-            test = max(passed, key=_age)
+            test = max(passed, key=lambda test: test.age)
             gates = (*known.gates, Gate(gate="E", answer=_told(test, "yes")))
             says = _folded(gate for gate in known.gates if gate.gate in {"G0", "G1"})
             is_tested = says == "yes"
             confidence: Confidence | None = "tested" if is_tested else None
             return Judgement(says=says, gates=gates, confidence=confidence, test=test)
-        good = {test.sm for test in latest.values() if test.verdict == "pass"}
-        if known.says == "yes" and self._has_every_sm and good >= self._sms:
-            test = max((t for t in latest.values() if t.verdict == "pass"), key=_age)
+        good = [test for test in newest.values() if test.verdict == "pass"]
+        if known.says == "yes" and self._has_every_sm and {one.sm for one in good} >= self._sms:
+            test = max(good, key=lambda test: test.age)
             return Judgement(says="yes", gates=known.gates, confidence="tested-sm", test=test)
         return known
 
@@ -263,10 +263,6 @@ def _brands(gpu: Gpu, branch: int | None) -> tuple[str, ...]:
 def _folded(gates: Iterable[Gate]) -> Says:
     answers = {gate.answer.says for gate in gates}
     return "no" if "no" in answers else "unknown" if "unknown" in answers else "yes"
-
-
-def _age(test: Tested) -> str:
-    return test.at.rstrip("Z")
 
 
 def _told(test: Tested, says: Says) -> Answer:

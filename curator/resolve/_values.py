@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from curator.compat import Answer, Says
 
 Kind = Literal["datacenter", "workstation", "geforce", "titan", "embedded"]
 Confidence = Literal["tested", "tested-sm", "rule"]
+# What runs an image, before its reference; frameworks share more memory than a container has.
+RUN: Final = ("docker", "run", "--rm", "--gpus", "all", "--shm-size", "8g")
 OFFERED: Final = frozenset({"active", "candidate", "deprecated"})
 
 
@@ -142,6 +144,11 @@ class Tested:
         """The driver's branch."""
         return int(self.driver.partition(".")[0])
 
+    @property
+    def age(self) -> str:
+        """Its time as text that sorts by age (`curator.index.instant`)."""
+        return self.at.rstrip("Z")
+
     def to_json(self) -> dict[str, Any]:
         """Return the test; what is not known is left out."""
         found = {
@@ -154,6 +161,12 @@ class Tested:
             "speed": dict(self.speed) or None,
         }
         return {name: value for name, value in found.items() if value is not None}
+
+
+def latest(tests: Iterable[Tested]) -> dict[tuple[str, int], Tested]:
+    """Return the newest test of each compute capability and driver branch."""
+    ordered = sorted(tests, key=lambda test: test.age)
+    return {(test.sm, test.branch): test for test in ordered}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

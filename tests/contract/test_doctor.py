@@ -486,19 +486,6 @@ def test_an_error_that_nobody_knows() -> None:
 # Room
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A directory on a disk of 2 MiB."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(path)]
-    result = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if result.returncode:
-        pytest.skip(f"no small disk without the right to mount one: {result.stderr.strip()}")
-    yield path
-    subprocess.run(["umount", "-l", str(path)], check=True)
-
-
 def test_a_full_disk(bare: Machine, small_disk: Path) -> None:
     found = bare.doctor(CURATOR_CACHE=str(small_disk / "cache"), code=1)["cache's disk"]
     assert found["state"] == "fail"

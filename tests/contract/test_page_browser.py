@@ -28,22 +28,6 @@ SMI = Path(__file__).parent.parent / "data/smi"
 DOCKER = "docker run --rm --gpus all --shm-size 8g"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with pages.chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def known() -> Catalogue:
-    return pages.shown()
-
-
-@pytest.fixture(scope="module")
-def address(known: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return pages.write(known, tmp_path_factory.mktemp("site")).as_uri()
-
-
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
     with pages.opened(browser, viewport={"width": 1200, "height": 900}) as found:

@@ -27,22 +27,6 @@ if TYPE_CHECKING:
 DOCKER = "docker run --rm --gpus all --shm-size 8g"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with pages.chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def known() -> Catalogue:
-    return pages.shown()
-
-
-@pytest.fixture(scope="module")
-def address(known: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return pages.write(known, tmp_path_factory.mktemp("site")).as_uri()
-
-
 def test_what_is_copied_is_what_is_shown(browser: Browser, address: str) -> None:
     granted = ["clipboard-read", "clipboard-write"]
     with pages.opened(browser, permissions=granted) as page:

@@ -288,19 +288,6 @@ def test_a_tag_that_reads_back_as_another_digest_is_an_error(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A directory on a disk of 2 MiB."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(path)]
-    result = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if result.returncode:
-        pytest.skip(f"no small disk without the right to mount one: {result.stderr.strip()}")
-    yield path
-    subprocess.run(["umount", "-l", str(path)], check=True)
-
-
-@pytest.fixture
 def small_registry(
     small_disk: Path, tmp_path: Path, cache: Path, registry_address: str
 ) -> Iterator[str]:

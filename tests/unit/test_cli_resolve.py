@@ -8,30 +8,20 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from curator.cli import main
+from curator.reader import read_catalogue
 from tests.images import PYTORCH_128, image, label, published, ran, written
+from tests.unit.test_cli import Said
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 SMI = "name, driver_version, compute_cap\nNVIDIA A100-SXM4-80GB, 535.104.05, 8.0\n"
-
-
-@dataclass(frozen=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def data(self) -> Any:
-        return json.loads(self.out)["data"]
 
 
 @pytest.fixture
@@ -285,3 +275,10 @@ def test_a_page_is_served_with_the_documents_beside_it(index: str, tmp_path: Pat
             running.send_signal(signal.SIGINT)
             running.communicate(timeout=30)
     assert running.returncode == 130
+
+
+def test_a_test_with_a_driver_that_is_none_tells_nothing(tmp_path: Path) -> None:
+    tests = (ran("A100", "unknown"), ran("A100", "580.65.06"))
+    place = written(tmp_path / "odd", [image("x", "1", label("12.8", PYTORCH_128), tests=tests)])
+    (found,) = read_catalogue(place).images
+    assert [test.driver for test in found.tests] == ["580.65.06"]
