@@ -56,19 +56,25 @@ def _line(result: CellResult) -> str:
 def references(
     matrix: Matrix, settings: Settings, selectors: tuple[str, ...]
 ) -> tuple[str, dict[str, Any]]:
-    """Return what can be pulled, where the index is, and a command that works here."""
+    """Return what can be pulled, where index and page are, and a command that works here."""
     index = read_index(open_store(settings.store, os.environ))
     chosen = set(select([cell.id for cell in matrix.cells], selectors))
     entries = [entry for entry in index.entries if entry.cell in chosen and entry.is_published]
     place = Place.parse(settings.registry or "")
     pulls = [_pull(entry, place) for entry in entries]
-    data: dict[str, Any] = {"references": pulls, "index": f"{shown(settings.store)}/v1/index.json"}
+    place_of_index = shown(settings.store)
+    data: dict[str, Any] = {
+        "references": pulls,
+        "index": f"{place_of_index}/v1/index.json",
+        "page": f"{place_of_index}/index.html",
+    }
     if not pulls:
         return f"Nothing is published.\nindex: {data['index']}", data
     modules = {cell.id: cell.module for cell in matrix.cells}
     data["run"] = _run_line(modules[entries[0].cell], pulls[0], settings)
     listed = "\n".join(f"  {pull}" for pull in pulls)
-    return f"Published:\n{listed}\nindex: {data['index']}\nrun:   {data['run']}", data
+    where = f"index: {data['index']}\npage:  {data['page']}\nrun:   {data['run']}"
+    return f"Published:\n{listed}\n{where}", data
 
 
 def _pull(entry: Entry, place: Place) -> str:

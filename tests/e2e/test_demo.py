@@ -55,6 +55,8 @@ def test_demo_from_nothing_and_again(newcomer: Farm) -> None:
     ran = subprocess.run(line, shell=True, capture_output=True, text=True, check=True)  # noqa: S602
     assert ran.stdout == "six imported\n"
 
+    assert first["demo"]["page"] == str(newcomer.store / "index.html")
+    assert ONE.encode() in (newcomer.store / "images.md").read_bytes()
     (entry,) = index["entries"]
     assert entry["requires"] == {"NVIDIA_REQUIRE_CUDA": "cuda>=12.0"}
     told = newcomer.json("resolve", "--driver", "580", "--gpu", "H100")
