@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -144,7 +144,7 @@ class Rule:
     read: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """All facts, looked up by name."""
 
@@ -155,7 +155,7 @@ class Facts:
     builds: tuple[Build, ...]
     rules: Mapping[str, Rule]
 
-    @property
+    @cached_property
     def gpus(self) -> Gpus:
         """Capabilities and branches in ascending order."""
         return Gpus(

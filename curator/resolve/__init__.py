@@ -234,34 +234,34 @@ class _Search:
         self._judge = Judge(host, facts)
         self._is_here = known.test_coded["sm"].where({gpu.sm for gpu in host.gpus}.__contains__)
         self._is_tested_here = any(self._is_here)
-        self._by_label: dict[int, Judgement] = {}
+        self._by_label: list[Judgement | None] = [None] * len(known.labels)
         self._ranked: list[tuple[int, Judgement]] = []
         self._others: dict[Says, list[tuple[int, Judgement]]] = {"unknown": [], "no": []}
 
     def look(self, places: Iterable[int]) -> list[int]:
         """Judge images that stand alike otherwise; return the places of those that run."""
-        channels = self._known.coded["channel"]
-        is_stable = channels.where(lambda name: name == "stable")
-        found = []
+        labels, known = self._known.coded["label"].at, self._by_label
+        others, found = self._others, []
         for place in places:
             tests = self._known.tests(place, self._is_here) if self._is_tested_here else ()
-            judgement = self._judged(place, tests)
+            label = labels[place]
+            if tests:
+                judgement = self._judge(self._known.labels[label], tests)
+            elif (judged := known[label]) is not None:
+                judgement = judged
+            else:
+                judgement = known[label] = self._judge.label(self._known.labels[label])
             if judgement.says == "yes":
-                order = _SURE[judgement.confidence], not is_stable[channels.at[place]], place
+                order = _SURE[judgement.confidence], not self._is_stable(place), place
                 found.append((order, judgement))
             else:
-                self._others[judgement.says].append((place, judgement))
+                others[judgement.says].append((place, judgement))
         found.sort(key=lambda pair: pair[0])
         self._ranked += [(order[-1], judgement) for order, judgement in found]
         return [order[-1] for order, _ in found]
 
-    def _judged(self, place: int, tests: tuple[Tested, ...]) -> Judgement:
-        if tests:
-            return self._judge(self._known.label(place), tests)
-        label = self._known.coded["label"].at[place]
-        if label not in self._by_label:
-            self._by_label[label] = self._judge.label(self._known.labels[label])
-        return self._by_label[label]
+    def _is_stable(self, place: int) -> bool:
+        return bool(self._known.coded["channel"][place] == "stable")
 
     def speeds(self) -> dict[int, int]:
         """Return the highest rates measured on the host's compute capabilities, by place."""
