@@ -119,18 +119,17 @@ def _explain_combination(
         raise InputError(
             Diagnostic(code="unknown", message=f"nothing is known of {name!r}", hint=hint)
         )
-    images = [
-        image.name
-        for image in (catalogue.images if catalogue else ())
-        if image.is_offered and image.framework == asked.framework
-    ]
-    lines = [f"{name}: no image of exactly this is published"]
+    offered = [image for image in (catalogue.images if catalogue else ()) if image.is_offered]
+    images = [image.name for image in offered if asked.names(image)]
+    others = [image.name for image in offered if image.framework == asked.framework]
+    lines = [f"{name}: {_counted(images)} of this published"]
     for claim in documented:
         lines += [f"  {claim.says}: {claim.text}", f"      {claim.source}"]
     for because, source in rejected:
         lines += [f"  no: {because}", f"      {source}"]
-    if images:
-        lines.append(f"  published: {', '.join(images[:5])}")
+    if images or others:
+        told = "published" if images else f"published of {asked.framework}"
+        lines.append(f"  {told}: {', '.join((images or others)[:5])}")
     data = {
         "combination": name,
         "claims": [claim.to_json() for claim in documented],
@@ -138,6 +137,12 @@ def _explain_combination(
         "published": images,
     }
     console.answer("\n".join(lines), data)
+
+
+def _counted(images: list[str]) -> str:
+    if not images:
+        return "no image"
+    return f"{len(images)} images" if len(images) > 1 else "1 image"
 
 
 def _rejected(console: Console, name: str) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@
 
 from __future__ import annotations
 
-from curator.compat._answer import Answer, Numbers, Says, numbers
+from curator.compat._answer import Answer, Numbers, Says, begins, numbers
 from curator.compat._cuda import (
     accepts_ptx,
     driver,
@@ -39,6 +39,7 @@ __all__ = [
     "Says",
     "accepts_ptx",
     "at_least",
+    "begins",
     "driver",
     "exactly",
     "forward",

@@ -46,3 +46,12 @@ class Answer:
 def numbers(version: str) -> tuple[int, ...]:
     """Return a dotted version's numbers, for comparing: `535.54.03` -> (535, 54, 3)."""
     return tuple(int(part) for part in version.split("."))
+
+
+def begins(version: str, beginning: str) -> bool:
+    """Say whether a version is another one or begins with it, number by number.
+
+    >>> begins("12.9", "12"), begins("12.9", "1")
+    (True, False)
+    """
+    return version == beginning or version.startswith(f"{beginning}.")

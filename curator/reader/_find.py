@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from curator.compat import begins
 from curator.index import minor_of
 
 if TYPE_CHECKING:
@@ -12,28 +13,19 @@ if TYPE_CHECKING:
     from curator.index import Entry
 
 
-def _begins(whole: str, beginning: str) -> bool:
-    """Say whether a version is another one or begins with it, number by number.
-
-    >>> _begins("12.9", "12"), _begins("12.9", "1")
-    (True, False)
-    """
-    return whole == beginning or whole.startswith(f"{beginning}.")
-
-
 def matches_version(version: str, wanted: str | None) -> bool:
     """Say whether a version is the wanted one."""
-    return wanted is None or _begins(version, wanted)
+    return wanted is None or begins(version, wanted)
 
 
 def matches_minor(minor: str, wanted: str | None) -> bool:
     """Say whether versions of a minor can be wanted: 14.2 for `14`, `14.2` and `14.2.0`."""
-    return wanted is None or _begins(minor, wanted) or minor_of(wanted) == minor
+    return wanted is None or begins(minor, wanted) or minor_of(wanted) == minor
 
 
 def matches_cuda(cuda: str, wanted: str | None) -> bool:
     """Say whether a CUDA version is the wanted one."""
-    return wanted is None or _begins(cuda, wanted)
+    return wanted is None or begins(cuda, wanted)
 
 
 def wanted_frameworks(name: str, known: Collection[str]) -> Collection[str]:

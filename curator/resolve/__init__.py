@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
+from curator.compat import begins
 from curator.errors import Diagnostic, InputError
 from curator.resolve._builds import Claim, Combination, claims
 from curator.resolve._catalogue import Catalogue, catalogue, ordered
@@ -308,8 +309,7 @@ def _matcher(name: str, wish: str | None) -> Callable[[str], bool]:
     try:
         if wish[:1].isdigit():
             Version(wish)
-            beginning = wish.split(".")
-            return cache(lambda text: text.split(".")[: len(beginning)] == beginning)
+            return cache(lambda text: begins(text, wish))
         asked = SpecifierSet(wish)
     except (InvalidVersion, InvalidSpecifier) as error:
         message = f"{name} {wish!r} is neither a version such as 2.9 nor a range such as >=2.6,<2.9"

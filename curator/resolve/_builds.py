@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
+from curator.compat import begins
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from curator.compat import Says
     from curator.facts import Build, Facts
+    from curator.resolve._values import Image
 
 _COMBINATION: Final = re.compile(
     r"(?P<framework>[a-z][a-z0-9-]*?)(?:(?:-|:|==|@)(?P<version>\d[\w.]*))?"
@@ -46,6 +49,14 @@ class Combination:
         if cuda and "." not in cuda and len(cuda) > 2:  # noqa: PLR2004 - cu128 is 12.8
             cuda = f"{cuda[:-1]}.{cuda[-1]}"
         return cls(**{**found, "cuda": cuda})
+
+    def names(self, image: Image) -> bool:
+        """Whether an image is one of these: versions are whole ones or beginnings of them."""
+        asked = (self.version, self.cuda, self.python)
+        has = (image.version, image.label.cuda, image.python)
+        return image.framework == self.framework and all(
+            wish is None or begins(version, wish) for wish, version in zip(asked, has, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -196,7 +196,7 @@ def test_a_tag_is_explained_with_its_tests_and_gates(curator: Callable[..., Said
         ("tensorflow-1.12-cuda9.1", "libcublas.so.9.0", "tested build"),
         ("tensorflow-1.13-cuda9.1", "built for CUDA 10.0", "tested build"),
         ("pytorch-2.14-cuda11.8", "12.6 or 13.0 or 13.2 and not for CUDA 11.8", "RELEASE.md"),
-        ("pytorch==2.9.1+cu128", "yes: pytorch 2.9.1 was built for CUDA 12.8", "RELEASE.md"),
+        ("pytorch==2.9.1+cu126", "yes: pytorch 2.9.1 was built for CUDA 12.6", "RELEASE.md"),
         ("jax-0.7.2-cuda12.1-py3.10", "is built for Python >=3.11", "installation.md"),
     ],
 )
@@ -205,10 +205,17 @@ def test_a_combination_that_no_image_has_is_explained_from_documents(
 ) -> None:
     said = curator("explain", name)
     assert said.code == 0
-    assert "no image of exactly this is published" in said.out
+    assert f"{name}: no image of this published" in said.out
     assert told in said.out
     assert source in said.out
     assert curator("explain", name, "--json").data["claims"]
+
+
+def test_a_combination_that_images_have_names_them(curator: Callable[..., Said]) -> None:
+    said = curator("explain", "pytorch==2.9.1+cu128")
+    assert "pytorch==2.9.1+cu128: 1 image of this published" in said.out
+    assert "  published: pytorch:2.9.1-cuda12.8-py3.12" in said.out
+    assert "pytorch: 6 images of this published" in curator("explain", "pytorch").out
 
 
 def test_codes_are_explained(curator: Callable[..., Said]) -> None:
