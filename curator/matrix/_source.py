@@ -18,6 +18,8 @@ MAX_DEPTH = 20
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STRING = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
+# What libyaml says of brackets that it reads ahead of its first event.
+_NESTED = "exceeded maximum nesting depth"
 
 Path = tuple[str | int, ...]
 
@@ -112,6 +114,9 @@ def _syntax(source: Source, error: yaml.MarkedYAMLError) -> None:
     mark = error.problem_mark or error.context_mark
     source.places[()] = _position(mark)
     problem = error.problem or "cannot be read"
+    if problem == _NESTED:
+        source.refuse("too-deep", f"nested more than {MAX_DEPTH} deep")
+        return
     hint = "indent with spaces" if "\\t" in problem else None
     source.refuse("yaml", f"not YAML: {problem}", hint=hint)
 

@@ -163,7 +163,8 @@ def container(engine_address: EngineAddress, base: Reference) -> Iterator[dict[s
     first, verb, *words = shlex.split(line)
     assert (first, verb) == ("docker", "run")
     told(*engine_address.command, "pull", str(base))
-    name = told(*engine_address.command, "create", *words, "true").split()[-1]
+    # The name comes first: an engine may warn after it, of a network that forwards nothing, say.
+    name = told(*engine_address.command, "create", *words, "true").split()[0]
     yield json.loads(told(*engine_address.command, "inspect", name))[0]
     told(*engine_address.command, "rm", name)
 
