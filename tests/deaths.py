@@ -51,14 +51,12 @@ class Yard:
 
     def change(self, version: str, build: int) -> Change:
         """Push an image to staging, and return what publishes it."""
-        entry, report = reported(version, build=build)
+        entry, report = reported(version, build=build, verdict=STABLE)
         layout = layouts.image(self.root / "layouts" / entry.recipe, (entry.recipe.encode(),))
         staging = self.place.repository("staging/cupy").with_tag(entry.recipe)
         digest = self.target().registry.push(layout.path, staging)
         entry = entry.model_copy(update={"digest": digest, "platform_digest": digest})
-        return Change(
-            entry=admitted(entry, STABLE), source=staging.with_digest(digest), evidence=(report,)
-        )
+        return Change(entry=admitted(entry), source=staging.with_digest(digest), evidence=(report,))
 
     def resolve(self, name: str) -> Digest | None:
         repository, _, tag = name.rpartition(":")

@@ -32,7 +32,6 @@ def publish_cell(
     What no gate lets through goes into the index too, unpublished, with the reason.
     """
     now = destination.now()
-    verdict = policy.gates(report)
 
     def complete(entry: Entry) -> Entry:
         return completed(entry, matrix, probe=planned.probe.key, now=now)
@@ -40,9 +39,9 @@ def publish_cell(
     entry = policy.admitted(
         entry_of(
             planned, image, report, sha256(report.data), matrix=matrix, destination=destination
-        ),
-        verdict,
+        )
     )
+    verdict = policy.gates(entry.tests)
     answer = publish(
         (Change(entry=entry, source=image, evidence=(report.data,), complete=complete),),
         target_of(destination, now),
@@ -54,9 +53,11 @@ def publish_cell(
         raise answer.failures[0].error
     if answer.unfinished is not None:
         raise TemporaryError(f"published, but its tags lag behind: {answer.unfinished}")
-    # What was committed may differ: a GPU pass of before is kept by a host that has no GPU.
+    # What was committed may differ, for better or worse: tests on other hosts count as well.
     entry = answer.entries[0]
-    refused = "" if verdict.channel else failed_checks(report, verdict)
+    refused = "" if entry.status.state != "unpublished" else entry.status.reason
+    if verdict.channel is None:
+        refused = failed_checks(report, verdict)
     return CellResult(
         cell=planned.cell.id,
         outcome=Outcome.REFUSED if refused else Outcome.PUBLISHED,

@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING
 
 from curator.errors import CuratorError, RefusedError
 from curator.index import read_index
-from curator.policy import TAGGED
 from curator.publish._audit import Audit, audit
-from curator.publish._bring import bring
+from curator.publish._bring import Ready, bring
 from curator.publish._check import Checked, Finding, check_store, generation_of
 from curator.publish._commit import (
     Landed,
@@ -50,7 +49,7 @@ from curator.publish._values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from curator.index import Index
     from curator.oci import Digest
@@ -103,10 +102,10 @@ def publish(
     index = read_index(target.store, groups(changes))
     failures: list[Failure] = []
     known = [_as_published(change, index, target.place) for change in _distinct(changes, failures)]
-    news = [change for change in known if _is_news(change, index, target.now, failures)]
+    news = [item for change in known for item in _news(change, index, target.now, failures)]
     if news:
         require_keys(target)
-    ready = [change for change in news if _is_ready(change, target, failures)]
+    ready = [item for item in news if _is_brought(item, target, failures)]
     try:
         landed = (
             commit(ready, index, target, failures, expect or {})
@@ -192,21 +191,22 @@ def _as_published(change: Change, index: Index, place: Place) -> Change:
     return replace(change, entry=entry.model_copy(update={"digest": old.digest}), source=source)
 
 
-def _is_news(change: Change, index: Index, now: str, failures: list[Failure]) -> bool:
-    """Say whether the index lacks something of this; a change that it refuses is a failure."""
+def _news(change: Change, index: Index, now: str, failures: list[Failure]) -> Iterator[Ready]:
+    """Yield the change if the index lacks something of it; one that it refuses is a failure."""
     try:
-        return settled(change, index, now) is not None
+        entry = settled(change, index, now)
     except CuratorError as error:
         failures.append(Failure(entry=change.entry, error=error))
-        return False
+        return
+    if entry is not None:
+        yield Ready(change=change, entry=entry)
 
 
-def _is_ready(change: Change, target: Target, failures: list[Failure]) -> bool:
+def _is_brought(item: Ready, target: Target, failures: list[Failure]) -> bool:
     """Bring an image into its repository; one that cannot be brought is a failure."""
     try:
-        if change.entry.status.state in TAGGED:
-            bring(change, target)
+        bring(item.entry, item.change.source, target)
     except CuratorError as error:
-        failures.append(Failure(entry=change.entry, error=error))
+        failures.append(Failure(entry=item.change.entry, error=error))
         return False
     return True

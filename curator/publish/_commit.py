@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from curator.index import Commit, Entry, Index
     from curator.oci import Digest
     from curator.ports import Store
+    from curator.publish._bring import Ready
     from curator.publish._values import Change, Target
 
 COMMIT_TIMEOUT_S: Final = 120.0
@@ -110,7 +111,7 @@ class Landed:
 
 
 def commit(
-    changes: Sequence[Change],
+    ready: Sequence[Ready],
     index: Index,
     target: Target,
     failures: list[Failure],
@@ -121,12 +122,13 @@ def commit(
     Raises:
         ExpectationError: a moving tag is not where it was expected.
     """
+    changes = [item.change for item in ready]
     for change in changes:
         for data in change.evidence:
             add_named(target.store, evidence_path(sha256(data)), data)
 
     def entries(state: Index) -> Index:
-        after = state.merge(_entries(changes, state, target.now, failures))
+        after = state.merge(_entries(ready, state, target, failures))
         if expect:
             _require_expected(expect, state, pointed(state, after))
         return after
@@ -181,21 +183,22 @@ def _require_expected(expect: Mapping[str, Digest | None], before: Index, after:
 
 
 def _entries(
-    changes: Sequence[Change], index: Index, now: str, failures: list[Failure]
+    ready: Sequence[Ready], index: Index, target: Target, failures: list[Failure]
 ) -> list[Entry]:
     """Return what this state of the index takes; what another publisher made impossible fails."""
     refused = {failure.entry.id for failure in failures}
     found = []
-    for change in changes:
+    for item in ready:
+        change = item.change
         if change.entry.id in refused:
             continue
         try:
-            entry = settled(change, index, now)
+            entry = settled(change, index, target.now)
+            if entry is not None:
+                item.bring(entry, target)
+                found.append(entry)
         except CuratorError as error:
             failures.append(Failure(entry=change.entry, error=error))
-            continue
-        if entry is not None:
-            found.append(entry)
     return found
 
 

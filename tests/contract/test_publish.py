@@ -40,6 +40,7 @@ from tests.publishing import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from curator.index import Outcome
     from curator.oci import Descriptor, Digest, Reference
 
 
@@ -200,7 +201,8 @@ def test_what_no_gate_let_through_is_recorded_and_has_no_names(farm: Farm) -> No
     answer = farm.publish(change)
     assert isinstance(answer, Committed)
     entry = farm.recorded(change)
-    assert (entry.status.state, entry.status.reason) == ("unpublished", "contents: fail")
+    assert entry.status.state == "unpublished"
+    assert entry.status.reason.startswith("contents: fail")
     assert farm.tags("cupy") == farm.tags("candidate/cupy") == {}
     check(farm)
 
@@ -227,6 +229,51 @@ def test_a_build_that_is_tested_again_after_a_newer_one_takes_the_names_back(far
     assert farm.tags("cupy")["14.2"] == new.entry.digest
     farm.publish(farm.change(at=LATER), now=LATER)
     assert farm.tags("cupy")["14.2"] == old.entry.digest
+    check(farm)
+
+
+BROKEN: tuple[Outcome, Outcome] = ("pass", "fail")
+
+
+@pytest.mark.parametrize("order", ["pass first", "failure first"])
+def test_an_image_that_fails_on_one_gpu_is_in_no_channel(farm: Farm, order: str) -> None:
+    changes = [farm.change(), farm.change(verdict=BROKEN, sm="7.5", at=LATER)]
+    for change in changes if order == "pass first" else reversed(changes):
+        farm.publish(change)
+    (entry,) = read_index(farm.documents).entries
+    assert (entry.status.state, entry.channel) == ("unpublished", None)
+    assert read_index(farm.documents).tags == {}
+    assert len(entry.tests) == 4
+    assert bool(entry.tags) == (order == "pass first")
+    farm.publish(farm.change(sm="7.5", at="2026-11-25T12:00:00Z"), now="2026-11-25T12:00:00Z")
+    assert farm.tags("cupy")["14.2"] == entry.digest
+    check(farm)
+
+
+@pytest.mark.parametrize("found", [("fail", "pass"), ("pass", "not-run")])
+def test_an_image_stands_where_all_its_tests_put_it(
+    farm: Farm, found: tuple[Outcome, Outcome]
+) -> None:
+    """Neither report alone opens the stable channel; the image is there before the index says so.
+
+    The other one is committed before, or while this one is about to be.
+    """
+    halves = [farm.change(verdict=("fail", "pass")), farm.change(verdict=CANDIDATE, at=LATER)]
+    first, second = halves if found == ("fail", "pass") else reversed(halves)
+
+    class Overtaken(FusedRegistry):
+        def copy(self, source: Reference, target: Reference) -> Digest:
+            copied = super().copy(source, target)
+            if target.repository.startswith("dl/candidate"):
+                farm.publish(halves[0])
+            return copied
+
+    target = farm.target(LATER)
+    publish([first], replace(target, registry=Overtaken(farm.images, farm.fuse)))
+    publish([second], target)
+    (entry,) = read_index(farm.documents).entries
+    assert (entry.channel, entry.repository) == ("stable", "cupy")
+    assert farm.tags("cupy")["14.2"] == entry.digest
     check(farm)
 
 
@@ -337,9 +384,7 @@ def test_published_to_a_real_registry(tmp_path: Path, place: Place) -> None:
     entry = entry.model_copy(
         update={"digest": digest, "platform_digest": layout.manifests[0].digest}
     )
-    change = Change(
-        entry=admitted(entry, CANDIDATE), source=staging.with_digest(digest), evidence=(report,)
-    )
+    change = Change(entry=admitted(entry), source=staging.with_digest(digest), evidence=(report,))
     answer = publish([change], target)
     assert isinstance(answer, Committed)
     assert (answer.failures, answer.unfinished) == ((), None)
