@@ -63,8 +63,10 @@ def settled(change: Change, index: Index, now: str) -> Entry | None:
     Raises:
         TakenError: the immutable tag names another image.
         IntegrityError: a test names a report that is neither given nor known.
+        RefusedError: a newer curator wrote what the index holds of this image.
     """
     new = change.entry
+    index.require_known(new)
     old = index.find(cell=new.cell, recipe=new.recipe)
     if old is not None and old.tags and old.digest != new.digest:
         name = f"{old.repository}:{old.tags[0]}"
@@ -203,13 +205,27 @@ def _entries(
 
 
 def pointed(before: Index, after: Index) -> Index:
-    """Return the state with the moving tags of the groups whose entries changed."""
+    """Return the state with the moving tags of the groups whose entries changed.
+
+    A tag that names the image of an entry which only a newer curator can read stays where it is:
+    which of two is better can be said by who can read both, and by nobody else.
+    """
     changed = {
         group_of_shard(key)
         for key, shard in after.shards.items()
         if shard != before.shards.get(key)
     }
-    return after.point({name: floating_tags(after.group(name)) for name in sorted(changed)})
+    tags = {name: floating_tags(after.group(name)) for name in sorted(changed)}
+    return after.point({name: {**found, **_held(before, name)} for name, found in tags.items()})
+
+
+def _held(index: Index, group: str) -> Mapping[str, Digest]:
+    """Return the moving tags of a group that entries of newer curators hold."""
+    if not index.later(group):
+        return {}
+    known = {entry.digest for entry in index.group(group)}
+    tags = index.pointed.get(group, {})
+    return {name: digest for name, digest in tags.items() if digest not in known}
 
 
 def is_created(made: Commit, store: Store) -> bool:
