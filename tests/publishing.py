@@ -415,6 +415,7 @@ class Walk:
 
     def _chain(self) -> None:
         generation: dict[str, Any] = {"groups": {}}
+        parent: str | None = None
         for number in itertools.count(1):
             path = f"v1/gen/{number:020d}.json"
             blob = self.store.read(path)
@@ -429,8 +430,9 @@ class Walk:
             for publish_id in generation["publishes"]:
                 self.publishes.setdefault(publish_id, []).append(number)
             record = self._named("evidence", generation["record"])
-            if record["base"] != number - 1:
+            if (record["base"], record.get("parent")) != (number - 1, parent):
                 self.wrong.append(f"the record of generation {number} has base {record['base']}")
+            parent = generation["record"]
         for name, link in generation["groups"].items():
             self._group(name, link)
 

@@ -206,6 +206,7 @@ def rebuild(console: Console, *, store: str | None, to: str, registry: str | Non
     """Make the index again, from the evidence of a store and the registry alone.
 
     It is made at a new place, as another store: readers that pinned the old one are told so.
+    Exits with 1 where something had to be left out.
     """
     from curator.cli._ports import destination  # noqa: PLC0415
     from curator.farm import target_of  # noqa: PLC0415
@@ -216,7 +217,9 @@ def rebuild(console: Console, *, store: str | None, to: str, registry: str | Non
     made = made_again(_store(console, store), target_of(place, place.now()))
     lines = [*(f"left out: {why}" for why in made.left_out), f"{len(made.index.entries)} entries"]
     data = {"entries": len(made.index.entries), "left_out": list(made.left_out)}
-    console.answer("\n".join(lines), data)
+    console.answer("\n".join(lines), data, status="findings" if made.left_out else "ok")
+    if made.left_out:
+        raise SystemExit(1)
 
 
 @click.command()

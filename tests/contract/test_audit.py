@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from curator.errors import IntegrityError, RefusedError
+from curator.errors import RefusedError
 from curator.index import generation_path, read_index
 from curator.oci import hex_of
-from curator.publish import Audit, Committed, audit, check_store, generation_of, rebuild
-from curator.store import DirectoryStore
+from curator.publish import Audit, Committed, audit, check_store, generation_of
 from tests.publishing import (
     CANDIDATE,
     LATER,
     NOW,
     PLACE,
-    REFUSED,
     Farm,
     check,
     loaded,
@@ -236,49 +233,3 @@ def test_an_expired_head_is_found_and_signed_again(farm: Farm) -> None:
     head = loaded(farm.root / "store", "v1/head.json")
     assert head["expires"] == "2027-03-03T00:00:00Z"
     assert audit(later, repair=True).repaired == ()
-
-
-def comparable(root: Path) -> tuple[Any, Any]:
-    whole = json.loads((root / "v1/index.json").read_bytes())
-    return whole["entries"], whole["tags"]
-
-
-def test_the_index_is_made_again_from_evidence_and_registry_alone(
-    farm: Farm, tmp_path: Path
-) -> None:
-    first = farm.change()
-    farm.publish(first, farm.change("14.1.1", verdict=CANDIDATE))
-    farm.publish(farm.change("14.10.0", cuda="13.0"))
-    farm.publish(farm.change(at=LATER), now=LATER)
-    farm.publish(farm.change("14.10.0", build=2, verdict=REFUSED))
-    store, alone = farm.root / "store", tmp_path / "alone"
-    (alone / "v1").mkdir(parents=True)
-    (store / "v1/evidence").rename(alone / "v1/evidence")
-    target = replace(farm.target(LATER), store=DirectoryStore(tmp_path / "new"))
-    made = rebuild(DirectoryStore(alone), target)
-    assert made.left_out == ()
-    assert comparable(tmp_path / "new") == comparable(store)
-    assert audit(target).findings == ()
-    with pytest.raises(RefusedError, match="an index already"):
-        rebuild(DirectoryStore(alone), target)
-
-
-def test_a_publish_that_never_was_is_not_rebuilt(farm: Farm, tmp_path: Path) -> None:
-    farm.publish(farm.change())
-    lost = farm.change("14.3.0")
-    farm.publish(lost)
-    (farm.root / "registry/dl/cupy/tags" / lost.entry.tags[0]).unlink()
-    target = replace(farm.target(LATER), store=DirectoryStore(tmp_path / "new"))
-    made = rebuild(farm.documents, target)
-    assert [entry.stack.version for entry in made.index.entries] == ["14.2.0"]
-    assert made.left_out[0].startswith(f"{lost.entry.id}: ")
-
-
-def test_damaged_evidence_is_not_rebuilt_from(farm: Farm, tmp_path: Path) -> None:
-    farm.publish(farm.change())
-    path = min((farm.root / "store/v1/evidence").glob("*.json"))
-    path.write_bytes(path.read_bytes() + b" ")
-    target = replace(farm.target(LATER), store=DirectoryStore(tmp_path / "new"))
-    with pytest.raises(IntegrityError, match="not what its name says"):
-        rebuild(farm.documents, target)
-    assert not (tmp_path / "new").exists()
