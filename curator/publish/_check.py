@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from curator.errors import CuratorError, IntegrityError
+from curator.errors import CuratorError, Diagnostic, InputError, IntegrityError
 from curator.index import (
     HEAD_PATH,
     evidence_path,
@@ -208,8 +208,18 @@ def generations(store: Store) -> Iterator[Tip]:
 
 
 def generation_of(store: Store, publish: str) -> int | None:
-    """Return the number of the generation that holds a publish, by the beginning of its id."""
+    """Return the number of the generation that holds a publish, by the beginning of its id.
+
+    Raises:
+        InputError: several ids begin so.
+    """
+    found: dict[str, int] = {}
     for tip in generations(store):
-        if any(name.startswith(publish) for name in tip.generation.publishes):
-            return tip.generation.number
-    return None
+        for name in tip.generation.publishes:
+            if name.startswith(publish):
+                found.setdefault(name, tip.generation.number)
+    if len(found) > 1:
+        message = f"{len(found)} publishes begin with {publish!r}"
+        hint = f"write more of it: {', '.join(name[:16] for name in sorted(found)[:4])}"
+        raise InputError(Diagnostic(code="publish", message=message, hint=hint))
+    return next(iter(found.values()), None)
