@@ -28,7 +28,7 @@ from curator.errors import (
 from curator.farm._bases import BaseMovedError, directory, ensure_base, sweep
 from curator.farm._publish import publish_cell, publish_recorded, target_of
 from curator.farm._smoke import remote_host, smoke_cell, tested
-from curator.farm._values import CellResult, Destination, Event, Outcome, Ports
+from curator.farm._values import CellResult, Destination, Event, Outcome, Ports, failed
 from curator.plan import Action
 from curator.publish import recover
 
@@ -49,6 +49,7 @@ __all__ = [
     "Outcome",
     "Ports",
     "ensure_base",
+    "failed",
     "publish_recorded",
     "remote_host",
     "run",
@@ -122,10 +123,8 @@ def _cell(planned: PlannedCell, shared: _Run) -> CellResult:
         # What such a probe says of the other cells is worth as little.
         shared.cancelled.set()
         result = CellResult(cell=cell, outcome=Outcome.FAILED, cause=str(error))
-    except TemporaryError as error:
-        result = CellResult(cell=cell, outcome=Outcome.DEFERRED, cause=str(error))
     except CuratorError as error:
-        result = CellResult(cell=cell, outcome=Outcome.FAILED, cause=str(error))
+        result = failed(cell, error)
     except Exception as error:  # a fault of ours must not hide the other cells' results
         log.exception("cell %s", cell)
         result = CellResult(cell=cell, outcome=Outcome.FAILED, cause=f"internal: {error!r}")

@@ -9,7 +9,7 @@ from curator.errors import IntegrityError, RefusedError, TemporaryError
 from curator.farm._entry import completed, entry_of, failed_checks
 from curator.farm._values import CellResult, Outcome
 from curator.oci import sha256
-from curator.publish import Change, Rejected, Target, publish
+from curator.publish import Change, Committed, Rejected, Target, publish
 
 if TYPE_CHECKING:
     from curator.farm._values import Destination
@@ -66,6 +66,8 @@ def publish_cell(
         tags=entry.tags,
         channel=entry.channel,
         size_bytes=entry.size,
+        generation=answer.gen,
+        publish=answer.publish if isinstance(answer, Committed) else None,
     )
 
 

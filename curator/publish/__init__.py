@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from curator.errors import CuratorError, RefusedError
 from curator.index import read_index
+from curator.policy import moving_tags
 from curator.publish._audit import Audit, audit
 from curator.publish._bring import Ready, bring
 from curator.publish._check import Checked, Finding, check_store, generation_of
@@ -29,6 +30,7 @@ from curator.publish._commit import (
     groups,
     publish_key,
     require_keys,
+    require_touched,
     settled,
 )
 from curator.publish._dry import Rehearsal
@@ -49,9 +51,9 @@ from curator.publish._values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from curator.index import Index
+    from curator.index import Entry, Index
     from curator.oci import Digest
     from curator.settings import Place
 
@@ -91,7 +93,8 @@ def publish(
     """Publish images in one generation. Safe to call again after any end.
 
     `expect` says where moving tags (`repository:tag`) have to be before this publish: at a digest,
-    or absent (None); a tag that it does not name may be anywhere.
+    or absent (None); a tag that it does not name may be anywhere. Of what is published already
+    nothing is expected any more.
 
     Raises:
         InputError: `expect` names a tag that this publish could not move.
@@ -105,6 +108,8 @@ def publish(
     news = [item for change in known for item in _news(change, index, target.now, failures)]
     if news:
         require_keys(target)
+    elif expect:
+        require_touched(expect, index.tags.keys() | _names(change.entry for change in known))
     ready = [item for item in news if _is_brought(item, target, failures)]
     try:
         landed = (
@@ -162,6 +167,11 @@ def _rejected(failures: list[Failure]) -> Rejected:
         want=taken.want if taken else None,
         failures=tuple(failures),
     )
+
+
+def _names(entries: Iterable[Entry]) -> set[str]:
+    """Return the moving tags that entries compete for: `repository:tag`."""
+    return {f"{entry.repository}:{tag}" for entry in entries for tag in moving_tags(entry)}
 
 
 def _distinct(changes: Sequence[Change], failures: list[Failure]) -> list[Change]:

@@ -39,7 +39,7 @@ from curator.policy import floating_tags, reconciled
 from curator.publish._values import ExpectationError, Failure, TakenError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from curator.index import Commit, Entry, Index
     from curator.oci import Digest
@@ -174,12 +174,22 @@ def amend(
     raise TemporaryError(f"others committed first for {COMMIT_TIMEOUT_S:g} s: publish again")
 
 
-def _require_expected(expect: Mapping[str, Digest | None], before: Index, after: Index) -> None:
-    for name, want in expect.items():
-        if name not in before.tags and name not in after.tags:
+def require_touched(expect: Iterable[str], names: Collection[str]) -> None:
+    """See to it that each expectation is of a moving tag that a publish could move.
+
+    Raises:
+        InputError: one is not.
+    """
+    for name in expect:
+        if name not in names:
             message = f"{name} is no moving tag that this publish could touch"
-            hint = f"it touches {', '.join(sorted(after.tags)[:6])}"
+            hint = f"it touches {', '.join(sorted(names)[:6])}"
             raise InputError(Diagnostic(code="expect", message=message, hint=hint))
+
+
+def _require_expected(expect: Mapping[str, Digest | None], before: Index, after: Index) -> None:
+    require_touched(expect, before.tags.keys() | after.tags.keys())
+    for name, want in expect.items():
         if before.tags.get(name) != want:
             raise ExpectationError(name, have=before.tags.get(name), want=want)
 
