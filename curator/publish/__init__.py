@@ -29,11 +29,11 @@ from curator.publish._commit import (
     commit,
     groups,
     publish_key,
-    require_keys,
     settled,
 )
 from curator.publish._dry import Rehearsal
 from curator.publish._finish import finish
+from curator.publish._head import require_writer
 from curator.publish._rebuild import Rebuilt, rebuild
 from curator.publish._sign import sign_image
 from curator.publish._site import read_catalogue, write_site
@@ -105,7 +105,7 @@ def publish(
     known = [_as_published(change, index, target.place) for change in _distinct(changes, failures)]
     news = [change for change in known if _is_news(change, index, target.now, failures)]
     if news:
-        require_keys(target)
+        require_writer(target, index.tip)
     ready = [change for change in news if _is_ready(change, target, failures)]
     try:
         landed = (

@@ -15,19 +15,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from curator.errors import IntegrityError, RefusedError
-from curator.index import Status, group_of, read_config, read_index
+from curator.index import Status, group_of, read_index
 from curator.oci import Manifest, hex_of, sha256
 from curator.policy import TAGGED, repository
 from curator.publish._check import Checked, Finding, check_store
 from curator.publish._commit import amend
 from curator.publish._files import derived_files, write_files
-from curator.publish._finish import Wanted, finish, move_head, recent_changes
+from curator.publish._finish import Wanted, finish, recent_changes
+from curator.publish._head import mend_config, move_head, require_writer
 from curator.publish._sign import is_signed, sign_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from curator.index import Channel, Config, Entry, Index
+    from curator.index import Channel, Config, Entry, Index, Tip
     from curator.oci import Reference
     from curator.publish._values import Target
 
@@ -58,7 +59,7 @@ def audit(target: Target, *, repair: bool = False) -> Audit:
 
     Raises:
         TemporaryError: store or registry did not answer.
-        RefusedError: the index is signed, and the keys are not here (with `repair`).
+        RefusedError: the index is signed, and the keys are not here; nothing was written.
     """
     found = _look(target)
     findings = tuple(found.findings)
@@ -73,12 +74,11 @@ def _look(target: Target) -> Checked:
     index = checked.index
     if index is None:
         return checked
-    config = read_config(target.store)
     tagged = [entry for entry in index.entries if entry.status.state in TAGGED]
     wanted = Wanted()
     wanted.add_index(index)
     jobs: list[Callable[[], list[Finding]]] = [
-        *(partial(_image, entry, target, config) for entry in tagged),
+        *(partial(_image, entry, target, checked.config) for entry in tagged),
         *(partial(_tag, name, wanted, target) for name in sorted(wanted.digests)),
         *(partial(_strangers, name, index, target) for name in _repositories(index)),
     ]
@@ -185,7 +185,7 @@ def _stale_files(checked: Checked, target: Target) -> list[Finding]:
 def _mend(found: Checked, target: Target) -> tuple[str, ...]:
     """Mend what can be: images first, then what the index says of them, then names and files."""
     codes = {finding.code for finding in found.findings if finding.repairable}
-    written = move_head(found.tip, target) if found.tip is not None else []
+    written = _mend_head(found.tip, target) if found.tip is not None else []
     index = found.index
     if index is not None:
         for entry in index.entries:
@@ -201,6 +201,13 @@ def _mend(found: Checked, target: Target) -> tuple[str, ...]:
         recent = recent_changes(target.store, tip)
         written += write_files(tip, None, {}, recent, target)[1]
     return tuple(written)
+
+
+def _mend_head(tip: Tip, target: Target) -> list[str]:
+    """Mend what readers are led by, if this publisher may: before that nothing is written."""
+    written = mend_config(target, tip)
+    require_writer(target, tip)
+    return [*written, *move_head(tip, target)]
 
 
 def _mend_image(entry: Entry, found: Checked, target: Target) -> list[str]:

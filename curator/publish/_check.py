@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from curator.errors import CuratorError, IntegrityError
 from curator.index import (
+    CONFIG_PATH,
     HEAD_PATH,
     evidence_path,
     generation_path,
@@ -18,18 +19,18 @@ from curator.index import (
     parse_group,
     parse_head,
     parse_shard,
-    read_config,
     read_generation,
     read_groups,
     shard_path,
 )
 from curator.oci import sha256
+from curator.publish._head import own_config, why_lost
 from curator.sign import verify_head
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from curator.index import Entry, Index, SigningKey, Tip
+    from curator.index import Config, Entry, Index, SigningKey, Tip
     from curator.oci import Digest
     from curator.ports import Store
 
@@ -59,6 +60,7 @@ class Checked:
 
     index: Index | None = None
     tip: Tip | None = None
+    config: Config | None = None
     findings: list[Finding] = field(default_factory=list)
 
     def note(self, code: str, subject: str, message: object, *, repairable: bool = False) -> None:
@@ -76,18 +78,12 @@ def check_store(
     `keys` are the ones to trust; without any, those that the store's own configuration names.
     """
     checked = Checked()
-    try:
-        config = read_config(store)
-    except IntegrityError as error:
-        checked.note("config", "v1/config.json", error)
-        config = None
-    if not keys and config is not None:
-        keys, threshold = config.keys, config.threshold
     checked.tip = _chain(store, checked)
     if checked.tip is None:
         return checked
-    if config is not None and config.store != checked.tip.generation.store:
-        checked.note("stranger", "v1/config.json", f"names store {config.store}, the chain another")
+    checked.config = _config(store, checked.tip, checked)
+    if not keys and checked.config is not None:
+        keys, threshold = checked.config.keys, checked.config.threshold
     _head(store, checked, keys, threshold, now)
     try:
         checked.index = read_groups(store, checked.tip)
@@ -120,6 +116,20 @@ def _chain(store: Store, checked: Checked) -> Tip | None:
             _named(store, evidence_path(found.generation.record), found.generation.record, checked)
         tip = found
     return tip
+
+
+def _config(store: Store, tip: Tip, checked: Checked) -> Config | None:
+    blob = store.read(CONFIG_PATH)
+    data = blob.data if blob else None
+    try:
+        lost = why_lost(data, tip)
+        if not lost:
+            return own_config(data, tip)
+    except IntegrityError as error:
+        checked.note("config", CONFIG_PATH, error)
+    else:
+        checked.note("config", CONFIG_PATH, lost, repairable=True)
+    return None
 
 
 def _number(path: str) -> int:

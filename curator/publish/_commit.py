@@ -19,7 +19,6 @@ from curator.errors import (
     Diagnostic,
     InputError,
     IntegrityError,
-    RefusedError,
     TemporaryError,
 )
 from curator.index import (
@@ -31,17 +30,18 @@ from curator.index import (
     group_of,
     group_of_shard,
     parse,
-    read_config,
     read_groups,
+    read_tip,
 )
 from curator.oci import canonical_json, hex_of, sha256
 from curator.policy import floating_tags, reconciled
+from curator.publish._head import move_head, own_config, require_keys
 from curator.publish._values import ExpectationError, Failure, TakenError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from curator.index import Commit, Entry, Index
+    from curator.index import Commit, Entry, Index, Tip
     from curator.oci import Digest
     from curator.ports import Store
     from curator.publish._values import Change, Target
@@ -163,7 +163,7 @@ def amend(
             if after.shards == index.shards:
                 return Landed(index=index, made=None)
             made = commit_documents(
-                index, after, store=store_id(target), publish=publish_id, now=target.now
+                index, after, store=store_id(target, index.tip), publish=publish_id, now=target.now
             )
             if is_created(made, store):
                 return Landed(index=after, made=index.number + 1, publish=publish_id)
@@ -246,50 +246,33 @@ def publish_key(changes: Sequence[Change]) -> str:
     return hex_of(sha256(canonical_json(content)))
 
 
-def require_keys(target: Target) -> None:
-    """See to it that this publisher can sign for the store, if the store is signed.
+def store_id(target: Target, tip: Tip | None = None) -> str:
+    """Return the identity of the store of a chain.
+
+    The first publish of all gives it one; the first publish with keys gives it these.
 
     Raises:
-        RefusedError: the keys for that are not here.
-    """
-    config = read_config(target.store)
-    if config is not None:
-        _require_keys(config, target)
-
-
-def _require_keys(config: Config, target: Target) -> None:
-    if not config.keys:
-        return
-    have = {key.keyid for key in target.signer.public} if target.signer else set()
-    known = {key.keyid for key in config.keys}
-    if len(have & known) < config.threshold:
-        raise RefusedError(
-            f"this index is signed: {config.threshold} of {len(known)} keys have to sign, "
-            f"{len(have & known)} of them are here: name them in CURATOR_SIGNING_KEY"
-        )
-
-
-def store_id(target: Target) -> str:
-    """Return the store's identity, giving it one, and keys if there are any, at the first publish.
-
-    Raises:
+        MixedError: the chain has no configuration, or another store's.
         RefusedError: as `require_keys`.
     """
     # One reading decides, and its etag is the condition: of two first publishers one is first.
     blob = target.store.read(CONFIG_PATH)
+    data = blob.data if blob else None
     keys = target.signer.public if target.signer else ()
-    if blob is None:
+    if tip is None and data is None:
         config = Config(store=str(uuid.uuid4()), registry=str(target.place))
     else:
-        config = parse(Config, blob.data, CONFIG_PATH)
-        _require_keys(config, target)
+        config = own_config(data, tip) if tip else parse(Config, data or b"", CONFIG_PATH)
+        require_keys(config, target)
         if config.keys or not keys:
             return config.store
     signed = config.model_copy(update={"keys": keys, "threshold": max(1, len(keys))})
+    if tip is not None and (newest := read_tip(target.store)) is not None:
+        move_head(newest, target, signed)
     try:
         target.store.replace(CONFIG_PATH, signed.data, blob.etag if blob else None)
     except ConflictError:
-        return store_id(target)
+        return store_id(target, tip)
     return config.store
 
 

@@ -8,7 +8,6 @@
 - A tag is written only where it differs. After the tags the newest generation is asked for again:
   whoever wrote last has looked last.
 - An immutable tag that names another image is never written over.
-- A signed head is signed again when half of its life is over.
 - A publisher that is overtaken and then killed between a tag and its second look can leave that
   one tag behind; comparing all tags with the index is the audit's work, not this one's.
 """
@@ -17,35 +16,26 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import Field
 
 from curator.derived import MAX_CHANGES, Recent, recent_of
-from curator.errors import ConflictError, IntegrityError, RefusedError, TemporaryError
+from curator.errors import IntegrityError, RefusedError
 from curator.index import (
-    CONFIG_PATH,
-    HEAD_PATH,
     SPEC,
-    Head,
     Model,
     following,
-    head_document,
-    head_of,
     parse,
-    read_config,
     read_generation,
     read_groups,
     read_tip,
 )
 from curator.policy import TAGGED
 from curator.publish._files import write_files
-from curator.sign import verify_head
+from curator.publish._head import forward, move_head, name_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from curator.index import Index, Tip
     from curator.oci import Digest
     from curator.ports import Store
@@ -54,9 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MARKER_PATH: Final = "v1/projected.json"
-HEAD_LIFE: Final = timedelta(days=30)
 MAX_STEPS: Final = 200
-ATTEMPTS: Final = 100
 ROUNDS: Final = 3
 
 
@@ -108,7 +96,9 @@ def finish(target: Target, gen: int | None = None) -> tuple[str, ...]:
     their own, and one of those who wait works for all of them.
 
     Raises:
-        RefusedError: an immutable tag names another image.
+        RefusedError: an immutable tag names another image; or the head has to be signed, and the
+            keys are not here.
+        IntegrityError: the store's documents do not fit together.
         TemporaryError: store or registry did not answer; the same call finishes later.
     """
     store, written = target.store, list[str]()
@@ -120,7 +110,7 @@ def finish(target: Target, gen: int | None = None) -> tuple[str, ...]:
             tip = read_tip(store)
             if tip is None:
                 break
-            written += [*move_head(tip, target), *_name_registry(target)]
+            written += [*move_head(tip, target), *name_registry(target)]
             if marker is not None and marker.gen == tip.generation.number:
                 break
             written += _bring_up(tip, marker, target)
@@ -188,66 +178,6 @@ def _last(store: Store, tip: Tip) -> list[Tip]:
     return found[::-1]
 
 
-def move_head(tip: Tip, target: Target) -> list[str]:
-    """Let the head name a generation, unless it names that or a later one, and is well signed."""
-    store = target.store
-    blob = store.read(HEAD_PATH)
-    before = _head(blob.data) if blob else None
-    expires = _end(target.now) if target.signer else None
-    head = head_of(tip, target.now, expires, before)
-    signatures = target.signer.sign_head(head) if target.signer else ()
-    document = head_document(head, signatures)
-
-    def is_behind(data: bytes) -> bool:
-        found = _head(data)
-        return (
-            found is None
-            or found.gen < tip.generation.number
-            or (found.gen == tip.generation.number and _is_stale(found, target))
-        )
-
-    return forward(store, HEAD_PATH, document.data, is_behind)
-
-
-def _head(data: bytes) -> Head | None:
-    """Return a head; a damaged one is as good as none, whoever can write makes it again."""
-    try:
-        return parse(Head, data, HEAD_PATH)
-    except IntegrityError as error:
-        log.warning("writing the head again: %s", error)
-        return None
-
-
-def _is_stale(head: Head, target: Target) -> bool:
-    """Say whether a head has to be signed by us: not signed, or half of its life is over."""
-    if target.signer is None:
-        return False
-    try:
-        verify_head(head, target.signer.public, len(target.signer.public))
-    except IntegrityError:
-        return True
-    left = _instant(head.expires or target.now) - _instant(target.now)
-    return left < HEAD_LIFE / 2
-
-
-def _end(now: str) -> str:
-    end = _instant(now).replace(microsecond=0) + HEAD_LIFE
-    return end.isoformat().replace("+00:00", "Z")
-
-
-def _instant(text: str) -> datetime:
-    return datetime.fromisoformat(text)
-
-
-def _name_registry(target: Target) -> list[str]:
-    """Let the configuration say where images are pulled from, if they moved."""
-    config = read_config(target.store)
-    if config is None or config.registry == str(target.place):
-        return []
-    data = config.model_copy(update={"registry": str(target.place)}).data
-    return forward(target.store, CONFIG_PATH, data, lambda found: found != data)
-
-
 def _read_marker(target: Target) -> Marker | None:
     """Return what this registry was brought to, if that is known."""
     blob = target.store.read(MARKER_PATH)
@@ -297,25 +227,12 @@ def _point(name: str, digest: Digest, target: Target, *, immutable: bool) -> boo
 
 
 def _write_marker(marker: Marker, target: Target) -> list[str]:
-    def is_behind(data: bytes) -> bool:
+    def moved(data: bytes | None) -> bytes | None:
         try:
-            found = parse(Marker, data, MARKER_PATH)
+            found = parse(Marker, data or b"", MARKER_PATH)
         except IntegrityError:
-            return True
-        return found.registry != marker.registry or found.gen < marker.gen
+            return marker.data
+        is_behind = found.registry != marker.registry or found.gen < marker.gen
+        return marker.data if is_behind else None
 
-    return forward(target.store, MARKER_PATH, marker.data, is_behind)
-
-
-def forward(store: Store, path: str, data: bytes, is_behind: Callable[[bytes], bool]) -> list[str]:
-    """Replace a mutable document unless what stands there is as new; return what was written."""
-    for _ in range(ATTEMPTS):
-        blob = store.read(path)
-        if blob is not None and not is_behind(blob.data):
-            return []
-        try:
-            store.replace(path, data, blob.etag if blob else None)
-        except ConflictError:
-            continue
-        return [path]
-    raise TemporaryError(f"{path} changed {ATTEMPTS} times while it was written: try again")
+    return forward(target.store, MARKER_PATH, moved)

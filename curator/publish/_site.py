@@ -9,12 +9,13 @@ never removed: an entry does not vanish.
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from curator.facts import facts
 from curator.index import read_config, read_index
 from curator.oci import canonical_json, sha256
-from curator.publish._finish import forward
+from curator.publish._head import forward
 from curator.resolve import catalogue
 
 if TYPE_CHECKING:
@@ -57,12 +58,18 @@ def write_site(store: Store) -> tuple[str, ...]:
     written = before.get("files", {})
     changed = [path for path, digest in hashes.items() if written.get(path) != digest]
     for path in changed:
-        forward(store, path, made[path], made[path].__ne__)
+        forward(store, path, partial(_other, made[path]))
     if changed or before.get("generation") != known.generation:
         document = canonical_json({"generation": known.generation, "files": {**written, **hashes}})
         number = known.generation
-        forward(store, SITE_PATH, document, lambda now: _generation(now) < number)
+        forward(
+            store, SITE_PATH, lambda now: document if _generation(now or b"") < number else None
+        )
     return tuple(changed)
+
+
+def _other(data: bytes, found: bytes | None) -> bytes | None:
+    return data if data != found else None
 
 
 def _read(data: bytes) -> Mapping[str, Any]:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from curator.errors import IntegrityError, RefusedError, TemporaryError
-from curator.index import Index, Status, commit_documents, generation_path, read_index
+from curator.index import (
+    CONFIG_PATH,
+    Config,
+    Index,
+    Status,
+    commit_documents,
+    generation_path,
+    read_index,
+)
 from curator.oci import sha256
 from curator.policy import admitted
 from curator.publish import (
@@ -321,6 +329,7 @@ def test_a_large_farms_single_file_names_the_state_without_entries(farm: Farm) -
     made = commit_documents(Index(), after, store="s", publish="0" * 64, now=NOW)
     for document in (*made.named, made.generation):
         farm.documents.add(document.path, document.data)
+    farm.documents.replace(CONFIG_PATH, Config(store="s", registry=str(PLACE)).data, None)
     farm.recover()
     whole = loaded(farm.root / "store", "v1/index.json")
     assert (whole["generation"], whole["entries"]) == (1, None)
