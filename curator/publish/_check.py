@@ -7,7 +7,7 @@ cannot be mended in place, and is made again by `rebuild`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from curator.errors import CuratorError, IntegrityError
 from curator.index import (
@@ -24,15 +24,18 @@ from curator.index import (
     shard_path,
 )
 from curator.oci import sha256
+from curator.publish._finish import MARKER_PATH
 from curator.publish._head import own_config, why_lost
 from curator.sign import verify_head
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from curator.index import Config, Entry, Index, SigningKey, Tip
     from curator.oci import Digest
     from curator.ports import Store
+
+LOOKS: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,39 @@ def check_store(
 
     `keys` are the ones to trust; without any, those that the store's own configuration names.
     """
+    return standing(store, lambda: _checked(store, now, keys, threshold))
+
+
+def standing(store: Store, look: Callable[[], Checked]) -> Checked:
+    """Look until nobody published meanwhile: what was in flux is no finding.
+
+    Beside publishers who never rest, what is said is what two looks found.
+    """
+    last: list[Finding] = []
+    for _ in range(LOOKS):
+        before = _moving(store)
+        checked = look()
+        if not checked.findings or _moving(store) == before:
+            return checked
+        last, twice = checked.findings, [item for item in checked.findings if item in last]
+    checked.findings = twice
+    return checked
+
+
+def _moving(store: Store) -> tuple[object, ...]:
+    """Return what every publisher changes: the chain, its head, and what follows them."""
+    return store.list("v1/gen/"), *(_bytes(store, path) for path in (HEAD_PATH, MARKER_PATH))
+
+
+def _bytes(store: Store, path: str) -> bytes | None:
+    try:
+        blob = store.read(path)
+    except IntegrityError:
+        return None
+    return blob.data if blob else None
+
+
+def _checked(store: Store, now: str, keys: Sequence[SigningKey], threshold: int) -> Checked:
     checked = Checked()
     checked.tip = _chain(store, checked)
     if checked.tip is None:
