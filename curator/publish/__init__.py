@@ -32,11 +32,11 @@ from curator.publish._commit import (
     settled,
 )
 from curator.publish._dry import Rehearsal
-from curator.publish._finish import finish
+from curator.publish._finish import finish, finished
 from curator.publish._head import require_writer
 from curator.publish._rebuild import Rebuilt, rebuild
 from curator.publish._sign import sign_image
-from curator.publish._site import read_catalogue, write_site
+from curator.publish._site import catch_up, mend_site, read_catalogue, write_site
 from curator.publish._values import (
     AlreadyCommitted,
     Answer,
@@ -74,6 +74,7 @@ __all__ = [
     "audit",
     "check_store",
     "generation_of",
+    "mend_site",
     "publish",
     "publish_key",
     "read_catalogue",
@@ -135,7 +136,7 @@ def publish(
 
 
 def recover(target: Target) -> tuple[str, ...]:
-    """Finish what killed publishers left; return what was written: nothing if all was done.
+    """Finish what killed publishers left, and the page; return what was written, if anything was.
 
     Idempotent, and a few small reads where there is nothing to do.
 
@@ -143,7 +144,10 @@ def recover(target: Target) -> tuple[str, ...]:
         RefusedError: an immutable tag names another image; every other tag was brought up.
         TemporaryError: store or registry did not answer; the same call finishes later.
     """
-    return finish(target)
+    done = finished(target)
+    pages = catch_up(target.store)
+    done.tell()
+    return (*done.written, *pages)
 
 
 def _finish(target: Target, gen: int | None) -> CuratorError | None:

@@ -24,6 +24,7 @@ from curator.publish._files import derived_files, write_files
 from curator.publish._finish import Wanted, finish, recent_changes
 from curator.publish._head import mend_config, move_head, require_writer
 from curator.publish._sign import is_signed, sign_image
+from curator.publish._site import SITE_PATH, mend_site, stale_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -90,6 +91,7 @@ def _look(target: Target) -> Checked:
         for findings in pool.map(lambda job: job(), jobs):
             checked.findings += findings
     checked.findings += _stale_files(checked, target)
+    checked.findings += _stale_pages(target)
     return checked
 
 
@@ -185,6 +187,18 @@ def _stale_files(checked: Checked, target: Target) -> list[Finding]:
     return found
 
 
+def _stale_pages(target: Target) -> list[Finding]:
+    """Say whether the page beside the index, if there is one, is what it would be if made now."""
+    try:
+        stale = stale_pages(target.store)
+    except IntegrityError as error:
+        return [Finding(code="page", subject=SITE_PATH, message=str(error))]
+    if not stale:
+        return []
+    message = f"{', '.join(stale[:3])}, {len(stale)} files in all, are not what the index says"
+    return [Finding(code="page", subject=SITE_PATH, message=message, repairable=True)]
+
+
 def _mend(found: Checked, target: Target) -> tuple[str, ...]:
     """Mend what can be: images first, then what the index says of them, then names and files."""
     codes = {finding.code for finding in found.findings if finding.repairable}
@@ -204,6 +218,8 @@ def _mend(found: Checked, target: Target) -> tuple[str, ...]:
     if "derived" in codes and (tip := check_store(target.store, target.now).tip) is not None:
         recent = recent_changes(target.store, tip)
         written += write_files(tip, None, {}, recent, target)[1]
+    if any(finding.repairable for finding in _stale_pages(target)):
+        written += mend_site(target.store)
     return tuple(written)
 
 

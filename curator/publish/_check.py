@@ -26,6 +26,7 @@ from curator.index import (
 from curator.oci import sha256
 from curator.publish._finish import MARKER_PATH
 from curator.publish._head import own_config, why_lost
+from curator.publish._site import SITE_PATH
 from curator.sign import verify_head
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ def standing(store: Store, look: Callable[[], Checked]) -> Checked:
 
 def _moving(store: Store) -> tuple[object, ...]:
     """Return what every publisher changes: the chain, its head, and what follows them."""
-    return store.list("v1/gen/"), *(_bytes(store, path) for path in (HEAD_PATH, MARKER_PATH))
+    paths = (HEAD_PATH, MARKER_PATH, SITE_PATH)
+    return store.list("v1/gen/"), *(_bytes(store, path) for path in paths)
 
 
 def _bytes(store: Store, path: str) -> bytes | None:

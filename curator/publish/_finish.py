@@ -20,7 +20,7 @@ import contextlib
 import logging
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -63,7 +63,7 @@ class Marker(Model):
 
     spec: Literal[1] = SPEC
     registry: str
-    gen: int
+    gen: Annotated[int, Field(ge=0)]
     sha256: str
     files: dict[str, str] = Field(default_factory=dict)
     recent: tuple[Recent, ...] = ()
@@ -120,18 +120,36 @@ class Done:
     written: list[str] = field(default_factory=list)
     refusals: dict[str, RefusedError | IntegrityError] = field(default_factory=dict)
 
+    def tell(self) -> None:
+        """Raise the first refusal, if there is one."""
+        for refusal in self.refusals.values():
+            raise refusal
+
 
 def finish(target: Target, gen: int | None = None) -> tuple[str, ...]:
     """Bring head, tags and derived files to the newest generation; return what was written.
 
-    With `gen`, only if that generation was not brought yet: the later ones have publishers of
-    their own, and one of those who wait works for all of them. A refusal comes after all else.
-
     Raises:
-        RefusedError: an immutable tag names another image; or the head has to be signed, and the
-            keys are not here.
+        RefusedError: an immutable tag names another image, all else was done; or the head has to
+            be signed, and the keys are not here.
         IntegrityError: the store's documents do not fit together.
         TemporaryError: store or registry did not answer; the same call finishes later.
+    """
+    done = finished(target, gen)
+    done.tell()
+    return tuple(done.written)
+
+
+def finished(target: Target, gen: int | None = None) -> Done:
+    """Do what `finish` does, and return its refusals beside what was written.
+
+    With `gen`, only if that generation was not brought yet: the later ones have publishers of
+    their own, and one of those who wait works for all of them.
+
+    Raises:
+        RefusedError: the head has to be signed, and the keys are not here.
+        IntegrityError: as `finish`.
+        TemporaryError: as `finish`.
     """
     store, done = target.store, Done()
     with store.turn("finish"):
@@ -150,9 +168,7 @@ def finish(target: Target, gen: int | None = None) -> tuple[str, ...]:
             except CuratorError:
                 _take_back(start, target)
                 raise
-    for refusal in done.refusals.values():
-        raise refusal
-    return tuple(done.written)
+    return done
 
 
 def _bring_up(tip: Tip, start: Start, target: Target, done: Done) -> None:

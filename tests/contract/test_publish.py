@@ -97,6 +97,7 @@ def test_the_order_of_writes(farm: Farm) -> None:
 def test_the_same_content_again_writes_nothing(farm: Farm) -> None:
     change = farm.change()
     farm.publish(change)
+    farm.recover()
     farm.fuse.writes.clear()
     again = farm.publish(change, now=LATER)
     assert again == AlreadyCommitted(gen=1, entries=(farm.recorded(change),))
@@ -310,6 +311,7 @@ def test_damaged_derived_documents_are_made_again(
 
 def test_a_registry_at_another_address_is_looked_at_whole(farm: Farm) -> None:
     farm.publish(farm.change())
+    farm.recover()
     moved = Place(registry="elsewhere.example", prefix="dl")
     written = recover(replace(farm.target(LATER), place=moved))
     assert [path for path in written if path.count("/") == 1] == [
@@ -360,4 +362,5 @@ def test_published_to_a_real_registry(tmp_path: Path, place: Place) -> None:
     assert registry.manifest(published.with_digest(digest)).data == layout.image.data
     again = publish([change], replace(target, now=LATER))
     assert isinstance(again, AlreadyCommitted)
+    assert recover(replace(target, now=LATER))[0] == "badge/cupy.svg"
     assert recover(replace(target, now=LATER)) == ()
