@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from curator.errors import CuratorError, RefusedError
@@ -26,6 +25,7 @@ from curator.publish._bring import bring
 from curator.publish._check import Checked, Finding, check_store, generation_of
 from curator.publish._commit import (
     Landed,
+    as_published,
     commit,
     groups,
     publish_key,
@@ -52,7 +52,7 @@ from curator.publish._values import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from curator.index import Index
+    from curator.index import Entry, Index
     from curator.oci import Digest
     from curator.settings import Place
 
@@ -103,11 +103,11 @@ def publish(
     """
     index = read_index(target.store, groups(changes))
     failures: list[Failure] = []
-    known = [_as_published(change, index, target.place) for change in _distinct(changes, failures)]
-    news = [change for change in known if _is_news(change, index, target.now, failures)]
+    said = _distinct(changes, failures)
+    news = [change for change in said if _is_news(change, index, target, failures)]
     if news:
         require_writer(target, index.tip)
-    ready = [change for change in news if _is_ready(change, target, failures)]
+    ready = [change for change in news if _is_ready(change, index, target, failures)]
     try:
         landed = (
             commit(ready, index, target, failures, expect or {})
@@ -116,11 +116,10 @@ def publish(
         )
     except ExpectationError as error:
         return Rejected(reason=str(error), have=error.have, want=error.want)
-    lost = {failure.entry.id for failure in failures}
-    held = [change.entry for change in known if change.entry.id not in lost]
-    if failures and not held:
+    entries = _held(said, landed.index, target.place, failures)
+    if failures and not entries:
         return _rejected(failures)
-    entries, failed = tuple(landed.index.at(entry) for entry in held), tuple(failures)
+    failed = tuple(failures)
     unfinished = _finish(target, landed.made)
     if landed.made is None:
         return AlreadyCommitted(
@@ -181,36 +180,56 @@ def _distinct(changes: Sequence[Change], failures: list[Failure]) -> list[Change
     return [change for change in said.values() if change.entry.id not in lost]
 
 
-def _as_published(change: Change, index: Index, place: Place) -> Change:
-    """Return a rebuild that gave the same image as what is published, under the published digest.
+def _held(
+    changes: Sequence[Change], index: Index, place: Place, failures: list[Failure]
+) -> tuple[Entry, ...]:
+    """Return what the index holds of the changes; what it does not hold is a failure.
 
-    Each build records when it ran, so its outer digest is new; what runs is the platform's image.
+    Who published the very same images first may have had to leave one of them out.
     """
-    entry = change.entry
-    old = index.find(cell=entry.cell, recipe=entry.recipe)
-    if old is None or not old.tags or old.platform_digest != entry.platform_digest:
-        return change
-    if old.digest == entry.digest:
-        return change
-    source = place.repository(old.repository).with_digest(old.digest)
-    return replace(change, entry=entry.model_copy(update={"digest": old.digest}), source=source)
+    lost = {failure.entry.id for failure in failures}
+    entries = []
+    for change in (change for change in changes if change.entry.id not in lost):
+        want = as_published(change, index, place).entry
+        found = index.find(cell=want.cell, recipe=want.recipe)
+        if found is not None and found.digest == want.digest:
+            entries.append(found)
+            continue
+        error = RefusedError(f"{want.id} was left out by who published the same images at once")
+        if found is not None:
+            error = TakenError(want.id, have=found.digest, want=want.digest)
+        failures.append(Failure(entry=change.entry, error=error))
+    return tuple(entries)
 
 
-def _is_news(change: Change, index: Index, now: str, failures: list[Failure]) -> bool:
+def _is_news(change: Change, index: Index, target: Target, failures: list[Failure]) -> bool:
     """Say whether the index lacks something of this; a change that it refuses is a failure."""
     try:
-        return settled(change, index, now) is not None
+        return settled(as_published(change, index, target.place), index, target.now) is not None
     except CuratorError as error:
         failures.append(Failure(entry=change.entry, error=error))
         return False
 
 
-def _is_ready(change: Change, target: Target, failures: list[Failure]) -> bool:
+def _is_ready(change: Change, index: Index, target: Target, failures: list[Failure]) -> bool:
     """Bring an image into its repository; one that cannot be brought is a failure."""
+    if change.entry.status.state not in TAGGED:
+        return True
     try:
-        if change.entry.status.state in TAGGED:
-            bring(change, target)
+        _bring(change, index, target)
     except CuratorError as error:
         failures.append(Failure(entry=change.entry, error=error))
         return False
     return True
+
+
+def _bring(change: Change, index: Index, target: Target) -> None:
+    """Bring an image, or the same one that somebody else built and published meanwhile."""
+    known = as_published(change, index, target.place)
+    try:
+        bring(known, target)
+    except TakenError:
+        later = as_published(change, read_index(target.store, groups([change])), target.place)
+        if later == known:
+            raise
+        bring(later, target)

@@ -1,6 +1,7 @@
 """The commit: documents named by their hash, then one generation that nobody else created.
 
 - What an entry becomes is computed on the state it is added to, again after every lost race.
+- Which build of a cell is the newest is decided by the order of the commits, and by no clock.
 - An ambiguous answer of the store is decided by reading back, never by guessing.
 - The first publish of all gives the store its identity.
 """
@@ -10,7 +11,8 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from curator.errors import (
@@ -29,6 +31,7 @@ from curator.index import (
     following,
     group_of,
     group_of_shard,
+    instant,
     parse,
     read_groups,
     read_tip,
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from curator.oci import Digest
     from curator.ports import Store
     from curator.publish._values import Change, Target
+    from curator.settings import Place
 
 COMMIT_TIMEOUT_S: Final = 120.0
 LONGEST_PAUSE_S: Final = 0.25
@@ -76,19 +80,46 @@ def settled(change: Change, index: Index, now: str) -> Entry | None:
     status = entry.status
     if status.at is None:
         status = status.model_copy(update={"at": now})
-    published = entry.published if _keeps_its_age(entry, old, index) else now
+    newest = index.find(cell=entry.cell)
+    published = entry.published if _keeps_its_age(entry, old, newest) else _after(newest, now)
     return entry.model_copy(update={"published": published, "status": status})
 
 
-def _keeps_its_age(entry: Entry, old: Entry | None, index: Index) -> bool:
+def _keeps_its_age(entry: Entry, old: Entry | None, newest: Entry | None) -> bool:
     """Say whether an entry stays as old as it was: its cell's newest, in the same channel."""
-    newest = index.find(cell=entry.cell)
     return (
         old is not None
         and newest is not None
         and newest.id == entry.id
         and (old.channel, old.digest) == (entry.channel, entry.digest)
     )
+
+
+def _after(newest: Entry | None, now: str) -> str:
+    """Return when an entry is published: after its cell's newest, whatever the clocks say."""
+    last = newest.published if newest else None
+    if last is None or instant(last) < instant(now):
+        return now
+    try:
+        later = datetime.fromisoformat(last) + timedelta(microseconds=1)
+    except (ValueError, OverflowError):
+        return now  # no day of any calendar
+    return later.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def as_published(change: Change, index: Index, place: Place) -> Change:
+    """Return a rebuild that gave the same image as what is published, under the published digest.
+
+    Each build records when it ran, so its outer digest is new; what runs is the platform's image.
+    """
+    entry = change.entry
+    old = index.find(cell=entry.cell, recipe=entry.recipe)
+    if old is None or not old.tags or old.platform_digest != entry.platform_digest:
+        return change
+    if old.digest == entry.digest:
+        return change
+    source = place.repository(old.repository).with_digest(old.digest)
+    return replace(change, entry=entry.model_copy(update={"digest": old.digest}), source=source)
 
 
 def _require_evidence(change: Change, old: Entry | None) -> None:
@@ -126,7 +157,7 @@ def commit(
             add_named(target.store, evidence_path(sha256(data)), data)
 
     def entries(state: Index) -> Index:
-        after = state.merge(_entries(changes, state, target.now, failures))
+        after = state.merge(_entries(changes, state, target, failures))
         if expect:
             _require_expected(expect, state, pointed(state, after))
         return after
@@ -181,7 +212,7 @@ def _require_expected(expect: Mapping[str, Digest | None], before: Index, after:
 
 
 def _entries(
-    changes: Sequence[Change], index: Index, now: str, failures: list[Failure]
+    changes: Sequence[Change], index: Index, target: Target, failures: list[Failure]
 ) -> list[Entry]:
     """Return what this state of the index takes; what another publisher made impossible fails."""
     refused = {failure.entry.id for failure in failures}
@@ -190,7 +221,7 @@ def _entries(
         if change.entry.id in refused:
             continue
         try:
-            entry = settled(change, index, now)
+            entry = settled(as_published(change, index, target.place), index, target.now)
         except CuratorError as error:
             failures.append(Failure(entry=change.entry, error=error))
             continue
