@@ -23,6 +23,7 @@ from curator.errors import (
     CuratorError,
     IntegrityError,
     ProbeFaultError,
+    RefusedError,
     TemporaryError,
 )
 from curator.farm._bases import BaseMovedError, directory, ensure_base, sweep
@@ -92,7 +93,7 @@ def run(  # noqa: PLR0913 - the run's inputs, each by name
     observe: Callable[[Event], None],
 ) -> tuple[CellResult, ...]:
     """Do a plan's work, `jobs` cells at once, and return each cell's result in the plan's order."""
-    recover(target_of(ports, ports.now()))
+    _recover(ports)
     shared = _Run(matrix=matrix, ports=ports, observe=observe, cancelled=cancelled)
     results: dict[str, CellResult] = {}
     with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="cell") as pool:
@@ -108,6 +109,14 @@ def run(  # noqa: PLR0913 - the run's inputs, each by name
                 if fail_fast and result.outcome in {Outcome.FAILED, Outcome.REFUSED}:
                     cancelled.set()
     return tuple(results[planned.cell.id] for planned in plan.work)
+
+
+def _recover(ports: Ports) -> None:
+    """Finish what killed publishers left; what never can be keeps no cell from its work."""
+    try:
+        recover(target_of(ports, ports.now()))
+    except RefusedError as error:
+        log.warning("%s (`curator audit` says more)", error)
 
 
 def _cell(planned: PlannedCell, shared: _Run) -> CellResult:

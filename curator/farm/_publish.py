@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from curator import policy
 from curator.errors import IntegrityError, RefusedError, TemporaryError
@@ -12,6 +12,7 @@ from curator.oci import sha256
 from curator.publish import Change, Committed, Rejected, Target, publish
 
 if TYPE_CHECKING:
+    from curator.errors import CuratorError
     from curator.farm._values import Destination
     from curator.index import Entry
     from curator.matrix import Matrix
@@ -52,7 +53,7 @@ def publish_cell(
     if answer.failures:
         raise answer.failures[0].error
     if answer.unfinished is not None:
-        raise TemporaryError(f"published, but its tags lag behind: {answer.unfinished}")
+        _tell(answer.unfinished)
     # What was committed may differ, for better or worse: tests on other hosts count as well.
     entry = answer.entries[0]
     refused = "" if entry.status.state != "unpublished" else entry.status.reason
@@ -69,6 +70,15 @@ def publish_cell(
         generation=answer.gen,
         publish=answer.publish if isinstance(answer, Committed) else None,
     )
+
+
+def _tell(unfinished: CuratorError) -> NoReturn:
+    """Say what a publish could not do after its commit, and whether trying again may help."""
+    if unfinished.retryable:
+        raise TemporaryError(f"published, but its tags lag behind: {unfinished}") from unfinished
+    raise RefusedError(
+        f"published, but not all tags can be brought up: {unfinished} (`curator audit` says more)"
+    ) from unfinished
 
 
 def target_of(destination: Destination, now: str) -> Target:

@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """A change whose image stands where `entry` says, which is how the index would take it."""
+    """A change, the entry as which the index would take it, and where its image comes from."""
 
     change: Change
     entry: Entry
+    source: Reference | None
 
-    def bring(self, entry: Entry, target: Target) -> None:
+    def bring(self, entry: Entry, source: Reference | None, target: Target) -> None:
         """See to it that the image stands where the index has come to take it."""
         if entry.repository != self.entry.repository:
-            bring(entry, self.change.source, target)
+            bring(entry, source, target)
 
 
 def bring(entry: Entry, source: Reference | None, target: Target) -> None:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from curator.errors import IntegrityError, RefusedError, TemporaryError
-from curator.index import Index, Status, commit_documents, generation_path, read_index
+from curator.index import (
+    CONFIG_PATH,
+    Config,
+    Index,
+    Status,
+    commit_documents,
+    generation_path,
+    read_index,
+)
 from curator.oci import sha256
 from curator.policy import admitted
 from curator.publish import (
@@ -90,6 +98,7 @@ def test_the_order_of_writes(farm: Farm) -> None:
 def test_the_same_content_again_writes_nothing(farm: Farm) -> None:
     change = farm.change()
     farm.publish(change)
+    farm.recover()
     farm.fuse.writes.clear()
     again = farm.publish(change, now=LATER)
     assert again == AlreadyCommitted(gen=1, entries=(farm.recorded(change),))
@@ -349,6 +358,7 @@ def test_damaged_derived_documents_are_made_again(
 
 def test_a_registry_at_another_address_is_looked_at_whole(farm: Farm) -> None:
     farm.publish(farm.change())
+    farm.recover()
     moved = Place(registry="elsewhere.example", prefix="dl")
     written = recover(replace(farm.target(LATER), place=moved))
     assert [path for path in written if path.count("/") == 1] == [
@@ -368,6 +378,7 @@ def test_a_large_farms_single_file_names_the_state_without_entries(farm: Farm) -
     made = commit_documents(Index(), after, store="s", publish="0" * 64, now=NOW)
     for document in (*made.named, made.generation):
         farm.documents.add(document.path, document.data)
+    farm.documents.replace(CONFIG_PATH, Config(store="s", registry=str(PLACE)).data, None)
     farm.recover()
     whole = loaded(farm.root / "store", "v1/index.json")
     assert (whole["generation"], whole["entries"]) == (1, None)
@@ -396,4 +407,5 @@ def test_published_to_a_real_registry(tmp_path: Path, place: Place) -> None:
     assert registry.manifest(published.with_digest(digest)).data == layout.image.data
     again = publish([change], replace(target, now=LATER))
     assert isinstance(again, AlreadyCommitted)
+    assert recover(replace(target, now=LATER))[0] == "badge/cupy.svg"
     assert recover(replace(target, now=LATER)) == ()
