@@ -1,6 +1,8 @@
 """Which images are let through, under which names, and what a second look changes.
 
 - `not-run` never opens a gate that asks for a GPU, and there is no way around a gate.
+- What an image stands for follows from all its tests, the last of each kind of host: a failure
+  counts until that kind of host passes, whichever report came first.
 - An immutable tag contains the recipe key; its name is never used for another image.
 - Moving tags are a property of the whole set: computed from all entries, newest version first,
   and versions are compared as versions (2.10 is newer than 2.9).
@@ -14,36 +16,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from packaging.version import Version
 
-from curator.index import SHORT_KEY, Status, instant, minor_of
+from curator.index import SHORT_KEY, Model, Status, instant, minor_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from curator.index import Channel, Entry, Outcome, State, SuiteResult
+    from curator.index import Channel, Entry, State, SuiteResult
     from curator.oci import Digest
+
+ModelT = TypeVar("ModelT", bound=Model)
 
 PLAIN_PLATFORM: Final = "linux/amd64"
 TAGGED: Final[frozenset[State]] = frozenset({"candidate", "active", "deprecated"})
 # What a person decided; a test that passes does not undo it.
 DECIDED: Final[frozenset[State]] = frozenset({"deprecated", "yanked", "quarantined", "expired"})
-
-
-class Judged(Protocol):
-    """The part of a smoke report that a gate looks at."""
-
-    @property
-    def contents(self) -> Outcome:
-        """Whether the image holds what its label says."""
-        ...
-
-    @property
-    def gpu(self) -> Outcome:
-        """Whether it computed right on a GPU."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,19 +51,33 @@ class Verdict:
         return "active" if self.channel == "stable" else "candidate"
 
 
-def gates(report: Judged) -> Verdict:
-    """Return what a report opens: `candidate` asks for the contents, `stable` for a GPU as well."""
+def gates(tests: Sequence[SuiteResult]) -> Verdict:
+    """Return what an image's tests open: `candidate` asks for the contents, `stable` for a GPU too.
+
+    A failure anywhere closes every channel, and one pass is enough where nothing failed.
+    """
+    contents, gpu = (_together(tests, suite) for suite in ("contents", "gpu"))
     failed = []
-    if report.contents != "pass":
-        failed.append(f"contents: {report.contents}, the candidate channel asks for a pass")
-    if report.gpu == "fail":
-        failed.append("gpu: fail, no channel takes an image that fails on a GPU")
+    if contents != "pass":
+        failed.append(f"contents: {contents}, the candidate channel asks for a pass")
+    if gpu.startswith("fail"):
+        failed.append(f"gpu: {gpu}, no channel takes an image that fails on a GPU")
     if failed:
         return Verdict(channel=None, reasons=tuple(failed))
-    if report.gpu != "pass":  # a bad host is no witness against an image, nor for it
-        reason = f"gpu: {report.gpu}, the stable channel asks for a pass"
+    if gpu != "pass":  # a bad host is no witness against an image, nor for it
+        reason = f"gpu: {gpu}, the stable channel asks for a pass"
         return Verdict(channel="candidate", reasons=(reason,))
     return Verdict(channel="stable")
+
+
+def _together(tests: Sequence[SuiteResult], suite: str) -> str:
+    """Return what the tests of one suite come to, a failure with where it was."""
+    found = {test.verdict: test for test in sorted(tests, key=_test_order) if test.suite == suite}
+    if failed := found.get("fail"):
+        where = (("sm", failed.sm), ("driver", failed.driver))
+        told = ", ".join(f"{name} {value}" for name, value in where if value)
+        return f"fail ({told})" if told else "fail"
+    return next((name for name in ("pass", "bad-host", "not-run") if name in found), "not-run")
 
 
 def repository(framework: str, channel: Channel | None) -> str:
@@ -83,13 +87,14 @@ def repository(framework: str, channel: Channel | None) -> str:
     return f"{channel or 'staging'}/{framework}"
 
 
-def admitted(entry: Entry, verdict: Verdict, *, by: str = "gates") -> Entry:
-    """Return the entry as a verdict leaves it: channel, repository, state, and immutable tag."""
+def admitted(entry: Entry) -> Entry:
+    """Return the entry as its tests leave it: channel, repository, state, and immutable tag."""
+    verdict = gates(entry.tests)
     return entry.model_copy(
         update={
             "channel": verdict.channel,
             "repository": repository(entry.stack.framework, verdict.channel),
-            "status": Status(state=verdict.state, reason="; ".join(verdict.reasons), by=by),
+            "status": Status(state=verdict.state, reason="; ".join(verdict.reasons), by="gates"),
             "tags": (immutable_tag(entry),) if verdict.channel else (),
         }
     )
@@ -138,38 +143,56 @@ def reconciled(old: Entry | None, new: Entry) -> Entry:
     """Return what the index should hold after a second look at an image that it knows.
 
     A report that tells nothing new changes nothing. Tests on other hosts are kept beside the new
-    ones, and so are fields we do not know. What a person decided stays, and so does a channel
-    that only a missing GPU would take away; a name once given is kept even by what fails later.
+    ones, and the gates are asked again with all of them, so that the order of reports decides
+    nothing. What a person decided stays; a name once given is kept even by what fails later; and
+    fields that we do not know are kept at every level.
     """
     if old is None or old.digest != new.digest:
         return new
     tests = _tests(old.tests, new.tests)
     if tests == old.tests and new.status.state not in DECIDED:
         return old
-    return new.model_copy(
-        update={
-            **old.extra,
-            **new.extra,
-            "created": old.created,
-            "published": old.published,
-            "tests": tests,
-            **_standing(old, new),
-        }
-    )
+    seen = {"created": old.created, "published": old.published, "tests": tests}
+    known = new.model_copy(update=seen)
+    return _with_unknown(old, known.model_copy(update=_standing(old, known)))
 
 
 def _standing(old: Entry, new: Entry) -> dict[str, object]:
-    """Return status, channel and names after a second look."""
-    demoted = old.status.state == "active" and new.status.state == "candidate"
-    held = demoted or (old.status.state in DECIDED and new.status.state not in DECIDED)
-    place = old if held or (old.tags and not new.tags) else new
-    same = (old.status.state, old.status.reason) == (new.status.state, new.status.reason)
+    """Return status, channel and names of an image that has all these tests."""
+    judged = admitted(new)
+    kept = {"repository": old.repository, "tags": old.tags}
+    for decided in (new.status, old.status):
+        if decided.state in DECIDED:
+            # It stays where it is, but there is no way around the gates for it either.
+            channel = _channel(old)
+            opened = judged.channel in {channel, "stable"}
+            return {**kept, "status": decided, "channel": channel if opened else None}
+    same = (old.status.state, old.status.reason) == (judged.status.state, judged.status.reason)
     return {
-        "status": old.status if held or same else new.status,
-        "channel": old.channel if held else new.channel,
-        "repository": place.repository,
-        "tags": place.tags,
+        "repository": judged.repository,
+        "tags": judged.tags,
+        **(kept if old.tags and judged.channel is None else {}),
+        "status": old.status if same else judged.status,
+        "channel": judged.channel,
     }
+
+
+def _channel(entry: Entry) -> Channel | None:
+    """Return the channel whose repository an entry stands in."""
+    channels: tuple[Channel, ...] = ("stable", "candidate")
+    framework = entry.stack.framework
+    return next((c for c in channels if repository(framework, c) == entry.repository), None)
+
+
+def _with_unknown(old: Model, new: ModelT) -> ModelT:
+    """Return the new value with the fields of the old one that no version here knows."""
+    both = [(name, getattr(old, name), getattr(new, name)) for name in type(new).model_fields]
+    inner = {
+        name: _with_unknown(before, after)
+        for name, before, after in both
+        if isinstance(before, Model) and isinstance(after, Model)
+    }
+    return new.model_copy(update={**old.extra, **new.extra, **inner})
 
 
 def _tests(old: tuple[SuiteResult, ...], new: tuple[SuiteResult, ...]) -> tuple[SuiteResult, ...]:
@@ -178,13 +201,18 @@ def _tests(old: tuple[SuiteResult, ...], new: tuple[SuiteResult, ...]) -> tuple[
     return tuple(sorted(kept.values(), key=_test_order))
 
 
-def _weight(test: SuiteResult) -> tuple[bool, str]:
-    """Order tests of one kind: what was not run, or on a bad host, replaces no pass or failure."""
-    return test.verdict in {"pass", "fail"}, instant(test.at)
+def _weight(test: SuiteResult) -> tuple[bool, str, bool, str]:
+    """Order tests of one kind: what was not run, or on a bad host, replaces no pass or failure.
+
+    Of two at the same instant the failure counts, and then no more than a total order is asked for.
+    """
+    tells = test.verdict in {"pass", "fail"}
+    return tells, instant(test.at), test.verdict == "fail", f"{test.evidence} {test.verdict}"
 
 
-def _test_order(test: SuiteResult) -> tuple[str, str, str]:
-    return test.suite, instant(test.at), test.evidence
+def _test_order(test: SuiteResult) -> tuple[str, str, str, str]:
+    # Two kinds of hosts can have the same test in one report.
+    return test.suite, instant(test.at), test.evidence, f"{test.sm} {test.driver}"
 
 
 def _claims(entries: Iterable[Entry]) -> Iterator[tuple[str, Entry]]:

@@ -10,20 +10,24 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from curator.index import HEAD_PATH
 from curator.policy import admitted
 from curator.publish import AlreadyCommitted, Change, Committed, Target, audit, publish, recover
 from curator.registry import HttpRegistry
 from curator.settings import Place
+from curator.sign import signer
 from curator.store import DirectoryStore
 from tests import layouts
 from tests.faults import Fault, FaultProxy, Kind
-from tests.publishing import LATER, NOW, STABLE, Walk, reported
+from tests.publishing import LATER, NOW, STABLE, Walk, loaded, reported
+from tests.signing import private_pem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,9 +35,12 @@ if TYPE_CHECKING:
 
     from curator.oci import Digest
     from curator.ports import Blob, Store
+    from curator.sign import Signer
     from tests.faults import Request
 
 SPAWN = multiprocessing.get_context("spawn")
+KEY = "key.pem"
+SIGNATURE = re.compile(r"sha256-[0-9a-f]{64}\.sig")
 MINORS = ("14.0", "14.1", "14.2", "14.3", "14.4")
 
 
@@ -44,21 +51,32 @@ class Yard:
     root: Path
     place: Place
 
+    @classmethod
+    def made(cls, root: Path, place: Place, *, is_signed: bool = False) -> Yard:
+        """Make one, with a key if all who publish there are to sign."""
+        root.mkdir(parents=True, exist_ok=True)
+        if is_signed:
+            (root / KEY).write_bytes(private_pem())
+        return cls(root, place)
+
+    @property
+    def signer(self) -> Signer | None:
+        key = self.root / KEY
+        return signer([key.read_bytes()]) if key.exists() else None
+
     def target(self, now: str = NOW) -> Target:
         registry = HttpRegistry(self.root / "docker", deadline_s=30.0)
         store = DirectoryStore(self.root / "store")
-        return Target(store=store, registry=registry, place=self.place, now=now)
+        return Target(store=store, registry=registry, place=self.place, now=now, signer=self.signer)
 
     def change(self, version: str, build: int) -> Change:
         """Push an image to staging, and return what publishes it."""
-        entry, report = reported(version, build=build)
+        entry, report = reported(version, build=build, verdict=STABLE)
         layout = layouts.image(self.root / "layouts" / entry.recipe, (entry.recipe.encode(),))
         staging = self.place.repository("staging/cupy").with_tag(entry.recipe)
         digest = self.target().registry.push(layout.path, staging)
         entry = entry.model_copy(update={"digest": digest, "platform_digest": digest})
-        return Change(
-            entry=admitted(entry, STABLE), source=staging.with_digest(digest), evidence=(report,)
-        )
+        return Change(entry=admitted(entry), source=staging.with_digest(digest), evidence=(report,))
 
     def resolve(self, name: str) -> Digest | None:
         repository, _, tag = name.rpartition(":")
@@ -80,8 +98,13 @@ class Yard:
         for entry, publish_id, gen in self.acknowledged():
             if entry not in known or walk.publishes.get(publish_id) != [gen]:
                 wrong.append(f"{entry}: acknowledged in {gen}, and lost")
+        head = loaded(self.root / "store", HEAD_PATH) if walk.generations else {}
+        if head and bool(head["signatures"]) != (self.signer is not None):
+            wrong.append(f"the head has the signatures {head['signatures']}")
         registry, repository = self.target().registry, self.place.repository("cupy")
         for tag in registry.tags(repository):
+            if SIGNATURE.fullmatch(tag):
+                continue  # held against its image by the audit
             found = registry.resolve(repository.with_tag(tag))
             if found is None or found.digest not in walk.ever:
                 wrong.append(f"{tag} is on a digest that no generation names")

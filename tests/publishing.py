@@ -29,7 +29,7 @@ from curator.oci import (
     parse_digest,
     sha256,
 )
-from curator.policy import Verdict, admitted
+from curator.policy import admitted
 from curator.publish import (
     AlreadyCommitted,
     Change,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from curator.index import Outcome
     from curator.oci import Digest, Reference
     from curator.ports import Blob, Registry, Store
     from curator.sign import Signer
@@ -54,9 +55,10 @@ T = TypeVar("T")
 NOW = "2026-11-23T12:00:00Z"
 LATER = "2026-11-24T12:00:00Z"
 PLACE = Place(registry="registry.example", prefix="dl")
-STABLE = Verdict(channel="stable")
-CANDIDATE = Verdict(channel="candidate", reasons=("gpu: not-run",))
-REFUSED = Verdict(channel=None, reasons=("contents: fail",))
+# What a test found of the contents, and of the GPU: it opens a channel, or none.
+STABLE: tuple[Outcome, Outcome] = ("pass", "pass")
+CANDIDATE: tuple[Outcome, Outcome] = ("pass", "not-run")
+REFUSED: tuple[Outcome, Outcome] = ("fail", "not-run")
 
 
 class FolderRegistry:
@@ -290,12 +292,14 @@ class Farm:
         where = PLACE.repository("staging/cupy")
         return where.with_digest(self.images.stage(where, data, *blobs))
 
-    def change(self, version: str = "14.2.0", verdict: Verdict = STABLE, **more: Any) -> Change:
+    def change(
+        self, version: str = "14.2.0", verdict: tuple[Outcome, Outcome] = STABLE, **more: Any
+    ) -> Change:
         """Return an image that waits in staging, tested and judged."""
-        entry, report = reported(version, **more)
+        entry, report = reported(version, verdict=verdict, **more)
         number = more.get("image", 1)
         source = self.stage(image(entry.recipe, number), config(entry.recipe, number))
-        return Change(entry=admitted(entry, verdict), source=source, evidence=(report,))
+        return Change(entry=admitted(entry), source=source, evidence=(report,))
 
     def resolve(self, name: str) -> Digest | None:
         """Return where `repository:tag` points in this farm's registry."""
@@ -329,10 +333,14 @@ def reported(
 ) -> tuple[Entry, bytes]:
     cell = f"cupy-{version}-cuda{cuda}-py3.11"
     recipe = hex_of(sha256(f"{cell} {build}".encode()))
-    report = canonical_json({"of": recipe, "at": at})
+    contents, gpu = more.get("verdict", CANDIDATE)
+    sm = more.get("sm", "9.0")
+    report = canonical_json({"of": recipe, "at": at, "found": [contents, gpu, sm]})
     digest = sha256(image(recipe, more.get("image", 1)))
-    result = SuiteResult(
-        suite="contents", verdict="pass", evidence=sha256(report), at=at, probe="0" * 64
+    told: dict[str, Any] = {"evidence": sha256(report), "at": at, "probe": "0" * 64}
+    tests = (
+        SuiteResult(suite="contents", verdict=contents, sm=sm, driver="580.1", **told),
+        SuiteResult(suite="gpu", verdict=gpu, sm=sm, driver="580.1", **told),
     )
     entry = Entry(
         id=entry_id(cell, recipe),
@@ -344,7 +352,7 @@ def reported(
         size=1,
         stack=Stack(framework="cupy", version=version, cuda=cuda, python="3.11"),
         driver=Driver(min="525.60.13", rule="family"),
-        tests=(result,),
+        tests=tests,
         base="debian-12@1",
         recipe=recipe,
         lock=sha256(b"lock"),
@@ -407,6 +415,7 @@ class Walk:
 
     def _chain(self) -> None:
         generation: dict[str, Any] = {"groups": {}}
+        parent: str | None = None
         for number in itertools.count(1):
             path = f"v1/gen/{number:020d}.json"
             blob = self.store.read(path)
@@ -421,8 +430,9 @@ class Walk:
             for publish_id in generation["publishes"]:
                 self.publishes.setdefault(publish_id, []).append(number)
             record = self._named("evidence", generation["record"])
-            if record["base"] != number - 1:
+            if (record["base"], record.get("parent")) != (number - 1, parent):
                 self.wrong.append(f"the record of generation {number} has base {record['base']}")
+            parent = generation["record"]
         for name, link in generation["groups"].items():
             self._group(name, link)
 

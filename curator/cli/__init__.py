@@ -19,10 +19,11 @@ from curator.cli._engine import engine
 from curator.cli._explain import explain
 from curator.cli._inputs import lock, matrix, validate
 from curator.cli._page import page
+from curator.cli._publish import publish
 from curator.cli._published import audit, index
 from curator.cli._resolve import resolve
 from curator.cli._run import demo, plan, render, run
-from curator.cli._smoke import probe, publish, smoke
+from curator.cli._smoke import probe, smoke
 from curator.errors import CuratorError, Diagnostic
 
 if TYPE_CHECKING:

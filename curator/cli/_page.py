@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 )
 @click.option("--serve", is_flag=True, help="Serve the site to this machine until Ctrl-C.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, help="Of --serve; 0: any.")
-@click.option("--publish", is_flag=True, help="Write the site into the store, by difference.")
+@click.option("--publish", is_flag=True, help="Write what the store lacks of the site.")
 @verb
 def page(
     console: Console,
@@ -75,10 +75,10 @@ def write_page(console: Console, store: Store) -> None:
 
 
 def _published(place: str) -> list[str]:
-    from curator.publish import write_site  # noqa: PLC0415
+    from curator.publish import mend_site  # noqa: PLC0415
     from curator.store import open_store  # noqa: PLC0415
 
-    return list(write_site(open_store(place, os.environ)))
+    return list(mend_site(open_store(place, os.environ)))
 
 
 def _write(files: Mapping[str, bytes], output: Path) -> None:

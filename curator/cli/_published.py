@@ -12,6 +12,9 @@ from curator.cli._console import STORE_HELP, Console, located, verb
 from curator.errors import Diagnostic, EmptySelectionError, InputError
 from curator.settings import Overrides, resolve
 
+# What is left of an index that is damaged.
+PARTS = ("v1/gen/", "v1/evidence/")
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -32,12 +35,33 @@ def _settings(console: Console, store: str | None, registry: str | None = None) 
     return resolve(console.root(), loaded.farm, os.environ, overrides)
 
 
+def _place(console: Console, store: str | None) -> str:
+    """Return the place that a flag names, or the farm's: looking at one takes no farm."""
+    return located(store) or os.environ.get("CURATOR_STORE") or _settings(console, None).store
+
+
 def _store(console: Console, store: str | None) -> Store:
-    """Return the store that a flag names, or the farm's: looking at one takes no farm."""
+    """Return the store to look at.
+
+    Raises:
+        InputError: there is no index.
+    """
+    from curator.index import HEAD_PATH  # noqa: PLC0415
     from curator.store import open_store  # noqa: PLC0415
 
-    place = located(store) or os.environ.get("CURATOR_STORE") or _settings(console, None).store
-    return open_store(place, os.environ)
+    place = _place(console, store)
+    found = open_store(place, os.environ)
+    if found.read(HEAD_PATH) is None and not any(found.list(part) for part in PARTS):
+        raise _nothing(place)
+    return found
+
+
+def _nothing(place: str) -> InputError:
+    from curator.store import shown  # noqa: PLC0415
+
+    message = f"there is no index at {shown(place)}"
+    hint = "look at --store and CURATOR_STORE for a slip; the first publish makes an index"
+    return InputError(Diagnostic(code="store", message=message, hint=hint))
 
 
 @index.command()
@@ -71,15 +95,19 @@ def _lines(entry: Entry) -> str:
     metavar="FILE",
     help="A public key to trust, in place of those that the store itself names.",
 )
-@click.option("--threshold", type=click.IntRange(1), default=1, help="How many keys have to sign.")
+@click.option("--threshold", type=click.IntRange(1), help="How many of the keys have to sign.  [1]")
 @verb
-def verify(console: Console, *, store: str | None, keys: tuple[Path, ...], threshold: int) -> None:
+def verify(
+    console: Console, *, store: str | None, keys: tuple[Path, ...], threshold: int | None
+) -> None:
     """Check signature, chain, hashes and shape of every document; exits with 1 on any finding."""
+    if threshold is not None and not keys:
+        raise click.UsageError("--threshold is for the keys that --key names")
     from curator.cli._ports import now  # noqa: PLC0415
     from curator.publish import check_store  # noqa: PLC0415
 
     trusted = _trusted(keys)
-    checked = check_store(_store(console, store), now(), keys=trusted, threshold=threshold)
+    checked = check_store(_store(console, store), now(), keys=trusted, threshold=threshold or 1)
     tip = checked.tip.generation if checked.tip else None
     state = f"generation {tip.number}, {tip.count} entries" if tip else "nothing is published"
     data = {
@@ -206,6 +234,7 @@ def rebuild(console: Console, *, store: str | None, to: str, registry: str | Non
     """Make the index again, from the evidence of a store and the registry alone.
 
     It is made at a new place, as another store: readers that pinned the old one are told so.
+    Exits with 1 where something had to be left out.
     """
     from curator.cli._ports import destination  # noqa: PLC0415
     from curator.farm import target_of  # noqa: PLC0415
@@ -216,7 +245,9 @@ def rebuild(console: Console, *, store: str | None, to: str, registry: str | Non
     made = made_again(_store(console, store), target_of(place, place.now()))
     lines = [*(f"left out: {why}" for why in made.left_out), f"{len(made.index.entries)} entries"]
     data = {"entries": len(made.index.entries), "left_out": list(made.left_out)}
-    console.answer("\n".join(lines), data)
+    console.answer("\n".join(lines), data, status="findings" if made.left_out else "ok")
+    if made.left_out:
+        raise SystemExit(1)
 
 
 @click.command()
@@ -228,6 +259,7 @@ def audit(console: Console, *, repair: bool, store: str | None, registry: str | 
     """Compare registry and store with the index; exits with 1 while anything differs."""
     from curator.publish import audit as compare  # noqa: PLC0415
 
+    _store(console, store)
     found = compare(_target(console, store, registry), repair=repair)
     lines = [
         *_findings(found.findings),

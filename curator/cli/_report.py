@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from curator import provision
-from curator.index import read_index
+from curator.index import SHORT_KEY, read_index
 from curator.matrix import select
 from curator.settings import Place
 from curator.store import open_store, shown
@@ -50,7 +50,24 @@ def _without_names(result: CellResult) -> str:
 def _line(result: CellResult) -> str:
     stages = "  ".join(f"{name} {ms / 1000:.0f} s" for name, ms in result.stages_ms.items())
     size = f"{result.size_bytes / MIB:.0f} MiB" if result.size_bytes else ""
-    return f"{result.outcome.value:<10} {result.cell}  {size}  {stages}".rstrip()
+    told = (f"{result.outcome.value:<10} {result.cell}", size, stages, _committed(result))
+    return "  ".join(part for part in told if part)
+
+
+def _committed(result: CellResult) -> str:
+    """Say which generation holds a cell; of a publish's id as much as `index status` needs."""
+    if result.generation is None:
+        return ""
+    publish = f" (publish {result.publish[:SHORT_KEY]})" if result.publish else ""
+    return f"generation {result.generation}{publish}"
+
+
+def exit_code(results: Sequence[CellResult]) -> int:
+    """Return 1 if a cell failed, 75 if some only have to be tried again, else 0."""
+    outcomes = {result.outcome.value for result in results}
+    if outcomes & {"failed", "refused"}:
+        return 1
+    return 75 if "deferred" in outcomes else 0
 
 
 def references(

@@ -266,9 +266,9 @@ class _Job:
 
     def report(self, results: tuple[CellResult, ...], demo: tuple[str, ...] = ()) -> None:
         """Print what became of the cells, and end with the code that it calls for."""
-        from curator.cli._report import references, summary  # noqa: PLC0415
+        from curator.cli._report import exit_code, references, summary  # noqa: PLC0415
 
-        code = _exit_code(results)
+        code = exit_code(results)
         text = summary(results)
         data: dict[str, Any] = {"cells": [result.to_json() for result in results]}
         if demo:
@@ -286,11 +286,3 @@ def _gpus() -> int:
     from curator.host import host_facts  # noqa: PLC0415
 
     return len(host_facts().gpus)
-
-
-def _exit_code(results: tuple[CellResult, ...]) -> int:
-    """Return 1 if a cell failed, 75 if some only have to be tried again, else 0."""
-    outcomes = {result.outcome.value for result in results}
-    if outcomes & {"failed", "refused"}:
-        return 1
-    return 75 if "deferred" in outcomes else 0

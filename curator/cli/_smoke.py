@@ -1,22 +1,21 @@
-"""Verbs about tests: smoke, probe, publish."""
+"""Verbs about tests: smoke, probe."""
 
 from __future__ import annotations
 
 import os
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from curator import settings
-from curator.cli._console import STORE_HELP, Console, located, verb
+from curator.cli._console import Console, verb
 from curator.errors import Diagnostic, InputError
 
 if TYPE_CHECKING:
     from curator.matrix import Matrix, Tree
-    from curator.oci import Digest, Reference
+    from curator.oci import Reference
     from curator.ports import Runner
     from curator.smoke import HostFacts, Probe, SmokeReport, Subject
 
@@ -202,83 +201,3 @@ def probe(console: Console, cell: str, *, nonce: str) -> None:
         made = _of_cell(tree, matrix, cell)
     text = run_program(made, nonce)
     console.answer(text.rstrip("\n"), {"key": made.key, "checks": made.checks, "program": text})
-
-
-@click.command()
-@click.argument(
-    "reports", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
-@click.option("--store", metavar="PLACE", help=STORE_HELP)
-@click.option("--registry", metavar="HOST[/PREFIX]", help="Where images are published.")
-@click.option("--dry-run", is_flag=True, help="List each write, and write nothing.")
-@click.option(
-    "--expect",
-    multiple=True,
-    metavar="NAME=DIGEST",
-    help="Publish only if a moving tag (repository:tag) is at this digest, or `absent`.",
-)
-@verb
-def publish(  # noqa: PLR0913 - one parameter an option
-    console: Console,
-    reports: tuple[Path, ...],
-    *,
-    store: str | None,
-    registry: str | None,
-    dry_run: bool,
-    expect: tuple[str, ...],
-) -> None:
-    """Publish images with REPORTS that `curator smoke --cell --result` made on other machines.
-
-    A report counts for the image, recipe and probe that it names, if they are the farm's of now.
-    """
-    if expect and len(reports) != 1:
-        raise click.UsageError("--expect is for one report at a time")
-    from curator.cli._page import write_page  # noqa: PLC0415
-    from curator.cli._ports import destination  # noqa: PLC0415
-    from curator.cli._report import summary  # noqa: PLC0415
-    from curator.farm import publish_recorded  # noqa: PLC0415
-    from curator.index import read_index  # noqa: PLC0415
-    from curator.plan import make_plan  # noqa: PLC0415
-    from curator.publish import Rehearsal  # noqa: PLC0415
-    from curator.smoke import SmokeReport  # noqa: PLC0415
-
-    tree, matrix = console.load()
-    overrides = settings.Overrides(store=located(store), registry=registry)
-    found = settings.resolve(console.root(), matrix.farm, os.environ, overrides)
-    to = destination(found, matrix.farm)
-    rehearsal = Rehearsal.of(to.store, to.registry)
-    to = replace(to, expect=_expected(expect))
-    if dry_run:
-        to = replace(to, store=rehearsal.store, registry=rehearsal.registry)
-    results = []
-    for file in reports:
-        report = SmokeReport.parse(file.read_bytes(), str(file))
-        cell = report.subject.cell
-        if cell not in {item.id for item in matrix.cells}:
-            message = f"a report of {cell or 'no cell'}, which this farm does not have"
-            raise InputError(Diagnostic(code="report", message=message, file=str(file)))
-        index, installer = read_index(to.store), settings.installer()
-        (planned,) = make_plan(matrix, tree, index, ids={str(cell)}, installer=installer).cells
-        results.append(publish_recorded(planned, report, matrix, to))
-    if not dry_run:
-        write_page(console, to.store)
-    data = {"cells": [result.to_json() for result in results], "writes": rehearsal.writes}
-    text = "\n".join(rehearsal.writes) if dry_run else summary(tuple(results))
-    console.answer(text or "nothing to write", data)
-    if any(result.outcome.value != "published" for result in results):
-        raise SystemExit(1)
-
-
-def _expected(texts: tuple[str, ...]) -> dict[str, Digest | None]:
-    """Read `cupy:14.2=sha256:...` and `cupy:14.2=absent`."""
-    from curator.oci import parse_digest  # noqa: PLC0415
-
-    found: dict[str, Digest | None] = {}
-    for text in texts:
-        name, equals, digest = text.partition("=")
-        if not equals or ":" not in name:
-            message = f"not an expectation: {text!r}"
-            hint = "write cupy:14.2=sha256:... or cupy:14.2=absent"
-            raise InputError(Diagnostic(code="expect", message=message, hint=hint))
-        found[name] = None if digest == "absent" else parse_digest(digest)
-    return found

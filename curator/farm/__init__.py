@@ -23,12 +23,13 @@ from curator.errors import (
     CuratorError,
     IntegrityError,
     ProbeFaultError,
+    RefusedError,
     TemporaryError,
 )
 from curator.farm._bases import BaseMovedError, directory, ensure_base, sweep
 from curator.farm._publish import publish_cell, publish_recorded, target_of
 from curator.farm._smoke import remote_host, smoke_cell, tested
-from curator.farm._values import CellResult, Destination, Event, Outcome, Ports
+from curator.farm._values import CellResult, Destination, Event, Outcome, Ports, failed
 from curator.plan import Action
 from curator.publish import recover
 
@@ -49,6 +50,7 @@ __all__ = [
     "Outcome",
     "Ports",
     "ensure_base",
+    "failed",
     "publish_recorded",
     "remote_host",
     "run",
@@ -91,7 +93,7 @@ def run(  # noqa: PLR0913 - the run's inputs, each by name
     observe: Callable[[Event], None],
 ) -> tuple[CellResult, ...]:
     """Do a plan's work, `jobs` cells at once, and return each cell's result in the plan's order."""
-    recover(target_of(ports, ports.now()))
+    _recover(ports)
     shared = _Run(matrix=matrix, ports=ports, observe=observe, cancelled=cancelled)
     results: dict[str, CellResult] = {}
     with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="cell") as pool:
@@ -109,6 +111,14 @@ def run(  # noqa: PLR0913 - the run's inputs, each by name
     return tuple(results[planned.cell.id] for planned in plan.work)
 
 
+def _recover(ports: Ports) -> None:
+    """Finish what killed publishers left; what never can be keeps no cell from its work."""
+    try:
+        recover(target_of(ports, ports.now()))
+    except RefusedError as error:
+        log.warning("%s (`curator audit` says more)", error)
+
+
 def _cell(planned: PlannedCell, shared: _Run) -> CellResult:
     """Take one cell all the way; whatever goes wrong with it is in the result."""
     cell = planned.cell.id
@@ -122,10 +132,8 @@ def _cell(planned: PlannedCell, shared: _Run) -> CellResult:
         # What such a probe says of the other cells is worth as little.
         shared.cancelled.set()
         result = CellResult(cell=cell, outcome=Outcome.FAILED, cause=str(error))
-    except TemporaryError as error:
-        result = CellResult(cell=cell, outcome=Outcome.DEFERRED, cause=str(error))
     except CuratorError as error:
-        result = CellResult(cell=cell, outcome=Outcome.FAILED, cause=str(error))
+        result = failed(cell, error)
     except Exception as error:  # a fault of ours must not hide the other cells' results
         log.exception("cell %s", cell)
         result = CellResult(cell=cell, outcome=Outcome.FAILED, cause=f"internal: {error!r}")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from curator import policy
 from curator.errors import IntegrityError, RefusedError, TemporaryError
 from curator.farm._entry import completed, entry_of, failed_checks
 from curator.farm._values import CellResult, Outcome
 from curator.oci import sha256
-from curator.publish import Change, Rejected, Target, publish
+from curator.publish import Change, Committed, Rejected, Target, publish
 
 if TYPE_CHECKING:
+    from curator.errors import CuratorError
     from curator.farm._values import Destination
     from curator.index import Entry
     from curator.matrix import Matrix
@@ -32,7 +33,6 @@ def publish_cell(
     What no gate lets through goes into the index too, unpublished, with the reason.
     """
     now = destination.now()
-    verdict = policy.gates(report)
 
     def complete(entry: Entry) -> Entry:
         return completed(entry, matrix, probe=planned.probe.key, now=now)
@@ -40,9 +40,9 @@ def publish_cell(
     entry = policy.admitted(
         entry_of(
             planned, image, report, sha256(report.data), matrix=matrix, destination=destination
-        ),
-        verdict,
+        )
     )
+    verdict = policy.gates(entry.tests)
     answer = publish(
         (Change(entry=entry, source=image, evidence=(report.data,), complete=complete),),
         target_of(destination, now),
@@ -53,10 +53,12 @@ def publish_cell(
     if answer.failures:
         raise answer.failures[0].error
     if answer.unfinished is not None:
-        raise TemporaryError(f"published, but its tags lag behind: {answer.unfinished}")
-    # What was committed may differ: a GPU pass of before is kept by a host that has no GPU.
+        _tell(answer.unfinished)
+    # What was committed may differ, for better or worse: tests on other hosts count as well.
     entry = answer.entries[0]
-    refused = "" if verdict.channel else failed_checks(report, verdict)
+    refused = "" if entry.status.state != "unpublished" else entry.status.reason
+    if verdict.channel is None:
+        refused = failed_checks(report, verdict)
     return CellResult(
         cell=planned.cell.id,
         outcome=Outcome.REFUSED if refused else Outcome.PUBLISHED,
@@ -65,7 +67,18 @@ def publish_cell(
         tags=entry.tags,
         channel=entry.channel,
         size_bytes=entry.size,
+        generation=answer.gen,
+        publish=answer.publish if isinstance(answer, Committed) else None,
     )
+
+
+def _tell(unfinished: CuratorError) -> NoReturn:
+    """Say what a publish could not do after its commit, and whether trying again may help."""
+    if unfinished.retryable:
+        raise TemporaryError(f"published, but its tags lag behind: {unfinished}") from unfinished
+    raise RefusedError(
+        f"published, but not all tags can be brought up: {unfinished} (`curator audit` says more)"
+    ) from unfinished
 
 
 def target_of(destination: Destination, now: str) -> Target:

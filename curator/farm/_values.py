@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from curator.errors import CuratorError
     from curator.lockfile import BaseLock
     from curator.matrix import Base
     from curator.oci import Digest, Platform
@@ -40,7 +41,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellResult:
-    """What became of one cell; times in milliseconds, sizes in bytes."""
+    """What became of one cell; times in milliseconds, sizes in bytes.
+
+    `generation` holds what was published, and `publish` is the id of that change in it; None if
+    an earlier one held it already.
+    """
 
     cell: str
     outcome: Outcome
@@ -51,6 +56,8 @@ class CellResult:
     channel: str | None = None
     built: bool = False
     size_bytes: int = 0
+    generation: int | None = None
+    publish: str | None = None
     stages_ms: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -65,8 +72,16 @@ class CellResult:
             "channel": self.channel,
             "built": self.built,
             "size": self.size_bytes,
+            "generation": self.generation,
+            "publish": self.publish,
             "stages_ms": dict(self.stages_ms),
         }
+
+
+def failed(cell: str, error: CuratorError) -> CellResult:
+    """Return what became of a cell that ran into an error."""
+    outcome = Outcome.DEFERRED if error.retryable else Outcome.FAILED
+    return CellResult(cell=cell, outcome=outcome, cause=str(error))
 
 
 class Destination(Protocol):

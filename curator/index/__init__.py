@@ -3,7 +3,7 @@
 - The index is the truth and tags are its projection: everything here is computed from documents.
 - A generation is immutable and is the commit; the head is only where readers start.
 - A document that does not have the hash it is named by is an `IntegrityError`, never a guess.
-- Fields and entries of newer versions survive a rewrite.
+- Fields and entries of newer versions survive a rewrite, and such entries keep their moving tags.
 - Time is passed in as text; nothing here asks a clock.
 
     index = read_index(store)

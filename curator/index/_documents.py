@@ -143,13 +143,14 @@ class Generation(Model):
 class Record(Model):
     """What one publish was about to commit, kept as evidence: enough to make the index again.
 
-    `base` is the number of the generation that it was computed on (0: none). Of two records of
-    one entry the one with the higher base is the later.
+    `base` is the number of the generation that it was computed on (0: none), and `parent` the
+    digest of that generation's own record. So a record that another one names was committed.
     """
 
     spec: Literal[1] = SPEC
     kind: Literal["publish"] = "publish"
     base: Size
+    parent: Sha256 | None = None
     at: Time
     publish: Key
     entries: tuple[Annotated[Entry | LaterEntry, Field(union_mode="left_to_right")], ...]

@@ -72,7 +72,13 @@ def commit_documents(before: Index, after: Index, *, store: str, publish: str, n
         for key, shard in sorted(changed.items())
         for entry in _new_in(shard, before.shards.get(key))
     )
-    record = Record(base=before.number, at=now, publish=publish, entries=news)
+    record = Record(
+        base=before.number,
+        parent=before.tip.generation.record if before.tip else None,
+        at=now,
+        publish=publish,
+        entries=news,
+    )
     generation = Generation(
         **(before.tip.generation.extra if before.tip else {}),
         store=store,

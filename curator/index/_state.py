@@ -84,6 +84,25 @@ class Index:
             for entry in shard.known
         )
 
+    def later(self, group: str) -> frozenset[str]:
+        """Return the ids of what a newer curator wrote into a `framework/minor`."""
+        return frozenset(
+            entry.id
+            for key, shard in self.shards.items()
+            if group_of_shard(key) == group
+            for entry in shard.entries
+            if isinstance(entry, LaterEntry)
+        )
+
+    def require_known(self, entry: Entry) -> None:
+        """See to it that an entry replaces none that only a newer version can read.
+
+        Raises:
+            RefusedError: a newer version wrote what stands under its id.
+        """
+        if entry.id in self.later(group_of_shard(entry.shard)):
+            raise RefusedError(f"{entry.id} was written by a newer curator: update this one")
+
     def merge(self, entries: Iterable[Entry]) -> Index:
         """Return the index with these entries added or replaced by id.
 
@@ -95,7 +114,10 @@ class Index:
         shards = dict(self.shards)
         for key, group in groupby(sorted(entries, key=lambda e: e.shard), key=lambda e: e.shard):
             self._require(group_of_shard(key))
-            shards[key] = _merged(shards.get(key, Shard(key=key, entries=())), tuple(group))
+            news = tuple(group)
+            for entry in news:
+                self.require_known(entry)
+            shards[key] = _merged(shards.get(key, Shard(key=key, entries=())), news)
         return replace(self, shards=shards)
 
     def point(self, tags: Mapping[str, Mapping[str, Digest]]) -> Index:
@@ -113,10 +135,7 @@ def _by_cell_and_age(entry: Entry) -> tuple[str, str, str]:
 
 def _merged(shard: Shard, entries: tuple[Entry, ...]) -> Shard:
     found: dict[str, Entry | LaterEntry] = {entry.id: entry for entry in shard.entries}
-    for entry in entries:
-        if isinstance(found.get(entry.id), LaterEntry):
-            raise RefusedError(f"{entry.id} was written by a newer curator: update this one")
-        found[entry.id] = entry
+    found |= {entry.id: entry for entry in entries}
     return shard.model_copy(update={"entries": tuple(found[name] for name in sorted(found))})
 
 

@@ -15,28 +15,29 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from curator.errors import CuratorError, RefusedError
 from curator.index import read_index
-from curator.policy import TAGGED
+from curator.policy import moving_tags
 from curator.publish._audit import Audit, audit
-from curator.publish._bring import bring
+from curator.publish._bring import Ready, bring
 from curator.publish._check import Checked, Finding, check_store, generation_of
 from curator.publish._commit import (
     Landed,
+    as_published,
     commit,
     groups,
     publish_key,
-    require_keys,
+    require_touched,
     settled,
 )
 from curator.publish._dry import Rehearsal
-from curator.publish._finish import finish
+from curator.publish._finish import finish, finished
+from curator.publish._head import require_writer
 from curator.publish._rebuild import Rebuilt, rebuild
 from curator.publish._sign import sign_image
-from curator.publish._site import read_catalogue, write_site
+from curator.publish._site import catch_up, mend_site, read_catalogue, write_site
 from curator.publish._values import (
     AlreadyCommitted,
     Answer,
@@ -50,9 +51,9 @@ from curator.publish._values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from curator.index import Index
+    from curator.index import Entry, Index
     from curator.oci import Digest
     from curator.settings import Place
 
@@ -74,6 +75,7 @@ __all__ = [
     "audit",
     "check_store",
     "generation_of",
+    "mend_site",
     "publish",
     "publish_key",
     "read_catalogue",
@@ -92,7 +94,8 @@ def publish(
     """Publish images in one generation. Safe to call again after any end.
 
     `expect` says where moving tags (`repository:tag`) have to be before this publish: at a digest,
-    or absent (None); a tag that it does not name may be anywhere.
+    or absent (None); a tag that it does not name may be anywhere. Of what is published already
+    nothing is expected any more.
 
     Raises:
         InputError: `expect` names a tag that this publish could not move.
@@ -102,11 +105,13 @@ def publish(
     """
     index = read_index(target.store, groups(changes))
     failures: list[Failure] = []
-    known = [_as_published(change, index, target.place) for change in _distinct(changes, failures)]
-    news = [change for change in known if _is_news(change, index, target.now, failures)]
+    said = _distinct(changes, failures)
+    news = [item for change in said for item in _news(change, index, target, failures)]
     if news:
-        require_keys(target)
-    ready = [change for change in news if _is_ready(change, target, failures)]
+        require_writer(target, index.tip)
+    elif expect:
+        require_touched(expect, index.tags.keys() | _names(change.entry for change in said))
+    ready = [item for item in news if _is_brought(item, target, failures)]
     try:
         landed = (
             commit(ready, index, target, failures, expect or {})
@@ -115,11 +120,10 @@ def publish(
         )
     except ExpectationError as error:
         return Rejected(reason=str(error), have=error.have, want=error.want)
-    lost = {failure.entry.id for failure in failures}
-    held = [change.entry for change in known if change.entry.id not in lost]
-    if failures and not held:
+    entries = _held(said, landed.index, target.place, failures)
+    if failures and not entries:
         return _rejected(failures)
-    entries, failed = tuple(landed.index.at(entry) for entry in held), tuple(failures)
+    failed = tuple(failures)
     unfinished = _finish(target, landed.made)
     if landed.made is None:
         return AlreadyCommitted(
@@ -135,7 +139,7 @@ def publish(
 
 
 def recover(target: Target) -> tuple[str, ...]:
-    """Finish what killed publishers left; return what was written: nothing if all was done.
+    """Finish what killed publishers left, and the page; return what was written, if anything was.
 
     Idempotent, and a few small reads where there is nothing to do.
 
@@ -143,7 +147,10 @@ def recover(target: Target) -> tuple[str, ...]:
         RefusedError: an immutable tag names another image; every other tag was brought up.
         TemporaryError: store or registry did not answer; the same call finishes later.
     """
-    return finish(target)
+    done = finished(target)
+    pages = catch_up(target.store)
+    done.tell()
+    return (*done.written, *pages)
 
 
 def _finish(target: Target, gen: int | None) -> CuratorError | None:
@@ -165,6 +172,11 @@ def _rejected(failures: list[Failure]) -> Rejected:
     )
 
 
+def _names(entries: Iterable[Entry]) -> set[str]:
+    """Return the moving tags that entries compete for: `repository:tag`."""
+    return {f"{entry.repository}:{tag}" for entry in entries for tag in moving_tags(entry)}
+
+
 def _distinct(changes: Sequence[Change], failures: list[Failure]) -> list[Change]:
     """Return each image once; of one that is said to be two things, nobody knows which is meant."""
     said: dict[str, Change] = {}
@@ -177,36 +189,59 @@ def _distinct(changes: Sequence[Change], failures: list[Failure]) -> list[Change
     return [change for change in said.values() if change.entry.id not in lost]
 
 
-def _as_published(change: Change, index: Index, place: Place) -> Change:
-    """Return a rebuild that gave the same image as what is published, under the published digest.
+def _held(
+    changes: Sequence[Change], index: Index, place: Place, failures: list[Failure]
+) -> tuple[Entry, ...]:
+    """Return what the index holds of the changes; what it does not hold is a failure.
 
-    Each build records when it ran, so its outer digest is new; what runs is the platform's image.
+    Who published the very same images first may have had to leave one of them out.
     """
-    entry = change.entry
-    old = index.find(cell=entry.cell, recipe=entry.recipe)
-    if old is None or not old.tags or old.platform_digest != entry.platform_digest:
-        return change
-    if old.digest == entry.digest:
-        return change
-    source = place.repository(old.repository).with_digest(old.digest)
-    return replace(change, entry=entry.model_copy(update={"digest": old.digest}), source=source)
+    lost = {failure.entry.id for failure in failures}
+    entries = []
+    for change in (change for change in changes if change.entry.id not in lost):
+        want = as_published(change, index, place).entry
+        found = index.find(cell=want.cell, recipe=want.recipe)
+        if found is not None and found.digest == want.digest:
+            entries.append(found)
+            continue
+        error = RefusedError(f"{want.id} was left out by who published the same images at once")
+        if found is not None:
+            error = TakenError(want.id, have=found.digest, want=want.digest)
+        failures.append(Failure(entry=change.entry, error=error))
+    return tuple(entries)
 
 
-def _is_news(change: Change, index: Index, now: str, failures: list[Failure]) -> bool:
-    """Say whether the index lacks something of this; a change that it refuses is a failure."""
+def _news(change: Change, index: Index, target: Target, failures: list[Failure]) -> Iterator[Ready]:
+    """Yield the change if the index lacks something of it; one that it refuses is a failure."""
     try:
-        return settled(change, index, now) is not None
+        known = as_published(change, index, target.place)
+        entry = settled(known, index, target.now)
     except CuratorError as error:
         failures.append(Failure(entry=change.entry, error=error))
-        return False
+        return
+    if entry is not None:
+        yield Ready(change=change, entry=entry, source=known.source)
 
 
-def _is_ready(change: Change, target: Target, failures: list[Failure]) -> bool:
+def _is_brought(item: Ready, target: Target, failures: list[Failure]) -> bool:
     """Bring an image into its repository; one that cannot be brought is a failure."""
     try:
-        if change.entry.status.state in TAGGED:
-            bring(change, target)
+        _bring(item, target)
     except CuratorError as error:
-        failures.append(Failure(entry=change.entry, error=error))
+        failures.append(Failure(entry=item.change.entry, error=error))
         return False
     return True
+
+
+def _bring(item: Ready, target: Target) -> None:
+    """Bring an image, or the same one that somebody else built and published meanwhile."""
+    try:
+        bring(item.entry, item.source, target)
+    except TakenError:
+        index = read_index(target.store, groups([item.change]))
+        later = as_published(item.change, index, target.place)
+        if later.entry.digest == item.entry.digest:
+            raise
+        entry = settled(later, index, target.now)
+        if entry is not None:
+            bring(entry, later.source, target)

@@ -15,20 +15,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from curator.errors import IntegrityError, RefusedError
-from curator.index import Status, group_of, read_config, read_index
+from curator.index import Status, following, group_of, read_index
 from curator.oci import Manifest, hex_of, sha256
 from curator.policy import TAGGED, repository
-from curator.publish._check import Checked, Finding, check_store
+from curator.publish._check import Checked, Finding, check_store, standing
 from curator.publish._commit import amend
 from curator.publish._files import derived_files, write_files
-from curator.publish._finish import Wanted, finish, move_head, recent_changes
+from curator.publish._finish import Wanted, finish, recent_changes
+from curator.publish._head import mend_config, move_head, require_writer
 from curator.publish._sign import is_signed, sign_image
+from curator.publish._site import SITE_PATH, mend_site, stale_pages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from curator.index import Channel, Config, Entry, Index
-    from curator.oci import Reference
+    from curator.index import Channel, Config, Entry, Index, Tip
+    from curator.oci import Digest, Reference
     from curator.publish._values import Target
 
 PARALLEL: Final = 8
@@ -58,14 +60,18 @@ def audit(target: Target, *, repair: bool = False) -> Audit:
 
     Raises:
         TemporaryError: store or registry did not answer.
-        RefusedError: the index is signed, and the keys are not here (with `repair`).
+        RefusedError: the index is signed, and the keys are not here; nothing was written.
     """
-    found = _look(target)
+    found = _looked(target)
     findings = tuple(found.findings)
     if not repair or not any(finding.repairable for finding in findings):
         return Audit(findings=findings, left=findings)
     written = _mend(found, target)
-    return Audit(findings=findings, repaired=written, left=tuple(_look(target).findings))
+    return Audit(findings=findings, repaired=written, left=tuple(_looked(target).findings))
+
+
+def _looked(target: Target) -> Checked:
+    return standing(target.store, lambda: _look(target))
 
 
 def _look(target: Target) -> Checked:
@@ -73,12 +79,11 @@ def _look(target: Target) -> Checked:
     index = checked.index
     if index is None:
         return checked
-    config = read_config(target.store)
     tagged = [entry for entry in index.entries if entry.status.state in TAGGED]
     wanted = Wanted()
     wanted.add_index(index)
     jobs: list[Callable[[], list[Finding]]] = [
-        *(partial(_image, entry, target, config) for entry in tagged),
+        *(partial(_image, entry, target, checked.config) for entry in tagged),
         *(partial(_tag, name, wanted, target) for name in sorted(wanted.digests)),
         *(partial(_strangers, name, index, target) for name in _repositories(index)),
     ]
@@ -86,6 +91,7 @@ def _look(target: Target) -> Checked:
         for findings in pool.map(lambda job: job(), jobs):
             checked.findings += findings
     checked.findings += _stale_files(checked, target)
+    checked.findings += _stale_pages(target)
     return checked
 
 
@@ -140,9 +146,7 @@ def _missing(where: Reference, target: Target) -> Iterator[str]:
 
 def _tag(name: str, wanted: Wanted, target: Target) -> list[Finding]:
     digest = wanted.digests[name]
-    repository_, _, tag = name.rpartition(":")
-    where = target.place.repository(repository_).with_tag(tag)
-    found = target.registry.resolve(where)
+    found = target.registry.resolve(_named(name, target))
     if found is not None and found.digest == digest:
         return []
     if found is None:
@@ -177,15 +181,28 @@ def _stale_files(checked: Checked, target: Target) -> list[Finding]:
     for path, data in derived_files(checked.tip, None, recent, target).items():
         blob = target.store.read(path)
         if blob is None or blob.data != data:
-            message = "is missing" if blob is None else "is not what the index says"
+            stands = f"hashes to {sha256(blob.data)}" if blob else "is missing"
+            message = f"{stands}, the index makes it {sha256(data)}"
             found.append(Finding(code="derived", subject=path, message=message, repairable=True))
     return found
+
+
+def _stale_pages(target: Target) -> list[Finding]:
+    """Say whether the page beside the index, if there is one, is what it would be if made now."""
+    try:
+        stale = stale_pages(target.store)
+    except IntegrityError as error:
+        return [Finding(code="page", subject=SITE_PATH, message=str(error))]
+    if not stale:
+        return []
+    message = f"{', '.join(stale[:3])}, {len(stale)} files in all, are not what the index says"
+    return [Finding(code="page", subject=SITE_PATH, message=message, repairable=True)]
 
 
 def _mend(found: Checked, target: Target) -> tuple[str, ...]:
     """Mend what can be: images first, then what the index says of them, then names and files."""
     codes = {finding.code for finding in found.findings if finding.repairable}
-    written = move_head(found.tip, target) if found.tip is not None else []
+    written = _mend_head(found.tip, target) if found.tip is not None else []
     index = found.index
     if index is not None:
         for entry in index.entries:
@@ -193,14 +210,24 @@ def _mend(found: Checked, target: Target) -> tuple[str, ...]:
                 written += _mend_image(entry, found, target)
     if "immutable-tag" in codes and index is not None:
         written += _quarantine(found, index, target)
-    for finding in found.findings:
-        if finding.code in {"missing-tag", "moving-tag"}:
-            written += _mend_tag(finding.subject, target)
+    written += _mend_tags(
+        [item.subject for item in found.findings if item.code in {"missing-tag", "moving-tag"}],
+        target,
+    )
     written += finish(target)
     if "derived" in codes and (tip := check_store(target.store, target.now).tip) is not None:
         recent = recent_changes(target.store, tip)
         written += write_files(tip, None, {}, recent, target)[1]
+    if any(finding.repairable for finding in _stale_pages(target)):
+        written += mend_site(target.store)
     return tuple(written)
+
+
+def _mend_head(tip: Tip, target: Target) -> list[str]:
+    """Mend what readers are led by, if this publisher may: before that nothing is written."""
+    written = mend_config(target, tip)
+    require_writer(target, tip)
+    return [*written, *move_head(tip, target)]
 
 
 def _mend_image(entry: Entry, found: Checked, target: Target) -> list[str]:
@@ -219,25 +246,50 @@ def _mend_image(entry: Entry, found: Checked, target: Target) -> list[str]:
     return written
 
 
-def _mend_tag(name: str, target: Target) -> list[str]:
-    """Point a tag where the newest state says; keep whatever it named before."""
-    repository_, _, tag = name.rpartition(":")
-    wanted = Wanted()
-    wanted.add_index(read_index(target.store))
-    digest = wanted.digests.get(name)
-    where = target.place.repository(repository_).with_tag(tag)
+def _mend_tags(names: Sequence[str], target: Target) -> list[str]:
+    """Point tags where the newest state says, until it is the newest after that as well.
+
+    An immutable tag that names something is left as it is.
+    """
+    written: list[str] = []
+    while names:
+        index, wanted = read_index(target.store), Wanted()
+        wanted.add_index(index)
+        ours = {entry.digest for entry in index.entries}
+        for name in names:
+            if (
+                name not in wanted.immutable
+                or target.registry.resolve(_named(name, target)) is None
+            ):
+                written += _mend_tag(name, wanted.digests.get(name), ours, target)
+        if next(following(target.store, index.tip), None) is None:
+            break
+    return written
+
+
+def _mend_tag(
+    name: str, digest: Digest | None, ours: Collection[Digest], target: Target
+) -> list[str]:
+    """Point a tag at its digest; a stranger that it named before is kept aside."""
+    where = _named(name, target)
     found = target.registry.resolve(where)
-    if digest is None or (found is not None and found.digest == digest):
+    if digest is None or where.tag is None or (found is not None and found.digest == digest):
         return []
     if target.registry.resolve(where.with_digest(digest)) is None:
         return []  # the image is gone: that is a finding of its own
     written = []
-    if found is not None:
-        kept = f"{DRIFT}{tag[:100]}-{hex_of(found.digest)[:12]}"
+    if found is not None and found.digest not in ours:
+        kept = f"{DRIFT}{where.tag[:100]}-{hex_of(found.digest)[:12]}"
         target.registry.tag(where.with_digest(found.digest), kept)
-        written.append(f"{repository_}:{kept} -> {found.digest}")
-    target.registry.tag(where.with_digest(digest), tag)
+        written.append(f"{name.rpartition(':')[0]}:{kept} -> {found.digest}")
+    target.registry.tag(where.with_digest(digest), where.tag)
     return [*written, f"{name} -> {digest}"]
+
+
+def _named(name: str, target: Target) -> Reference:
+    """Return where `repository:tag` is."""
+    repository_, _, tag = name.rpartition(":")
+    return target.place.repository(repository_).with_tag(tag)
 
 
 def _quarantine(found: Checked, index: Index, target: Target) -> list[str]:

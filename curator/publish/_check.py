@@ -7,10 +7,11 @@ cannot be mended in place, and is made again by `rebuild`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from curator.errors import CuratorError, IntegrityError
+from curator.errors import CuratorError, Diagnostic, InputError, IntegrityError
 from curator.index import (
+    CONFIG_PATH,
     HEAD_PATH,
     evidence_path,
     generation_path,
@@ -18,20 +19,24 @@ from curator.index import (
     parse_group,
     parse_head,
     parse_shard,
-    read_config,
     read_generation,
     read_groups,
     shard_path,
 )
 from curator.oci import sha256
+from curator.publish._finish import MARKER_PATH
+from curator.publish._head import own_config, why_lost
+from curator.publish._site import SITE_PATH
 from curator.sign import verify_head
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from curator.index import Entry, Index, SigningKey, Tip
+    from curator.index import Config, Entry, Index, SigningKey, Tip
     from curator.oci import Digest
     from curator.ports import Store
+
+LOOKS: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,7 @@ class Checked:
 
     index: Index | None = None
     tip: Tip | None = None
+    config: Config | None = None
     findings: list[Finding] = field(default_factory=list)
 
     def note(self, code: str, subject: str, message: object, *, repairable: bool = False) -> None:
@@ -75,19 +81,47 @@ def check_store(
 
     `keys` are the ones to trust; without any, those that the store's own configuration names.
     """
-    checked = Checked()
+    return standing(store, lambda: _checked(store, now, keys, threshold))
+
+
+def standing(store: Store, look: Callable[[], Checked]) -> Checked:
+    """Look until nobody published meanwhile: what was in flux is no finding.
+
+    Beside publishers who never rest, what is said is what two looks found.
+    """
+    last: list[Finding] = []
+    for _ in range(LOOKS):
+        before = _moving(store)
+        checked = look()
+        if not checked.findings or _moving(store) == before:
+            return checked
+        last, twice = checked.findings, [item for item in checked.findings if item in last]
+    checked.findings = twice
+    return checked
+
+
+def _moving(store: Store) -> tuple[object, ...]:
+    """Return what every publisher changes: the chain, its head, and what follows them."""
+    paths = (HEAD_PATH, MARKER_PATH, SITE_PATH)
+    return store.list("v1/gen/"), *(_bytes(store, path) for path in paths)
+
+
+def _bytes(store: Store, path: str) -> bytes | None:
     try:
-        config = read_config(store)
-    except IntegrityError as error:
-        checked.note("config", "v1/config.json", error)
-        config = None
-    if not keys and config is not None:
-        keys, threshold = config.keys, config.threshold
+        blob = store.read(path)
+    except IntegrityError:
+        return None
+    return blob.data if blob else None
+
+
+def _checked(store: Store, now: str, keys: Sequence[SigningKey], threshold: int) -> Checked:
+    checked = Checked()
     checked.tip = _chain(store, checked)
     if checked.tip is None:
         return checked
-    if config is not None and config.store != checked.tip.generation.store:
-        checked.note("stranger", "v1/config.json", f"names store {config.store}, the chain another")
+    checked.config = _config(store, checked.tip, checked)
+    if not keys and checked.config is not None:
+        keys, threshold = checked.config.keys, checked.config.threshold
     _head(store, checked, keys, threshold, now)
     try:
         checked.index = read_groups(store, checked.tip)
@@ -120,6 +154,20 @@ def _chain(store: Store, checked: Checked) -> Tip | None:
             _named(store, evidence_path(found.generation.record), found.generation.record, checked)
         tip = found
     return tip
+
+
+def _config(store: Store, tip: Tip, checked: Checked) -> Config | None:
+    blob = store.read(CONFIG_PATH)
+    data = blob.data if blob else None
+    try:
+        lost = why_lost(data, tip)
+        if not lost:
+            return own_config(data, tip)
+    except IntegrityError as error:
+        checked.note("config", CONFIG_PATH, error)
+    else:
+        checked.note("config", CONFIG_PATH, lost, repairable=True)
+    return None
 
 
 def _number(path: str) -> int:
@@ -208,8 +256,18 @@ def generations(store: Store) -> Iterator[Tip]:
 
 
 def generation_of(store: Store, publish: str) -> int | None:
-    """Return the number of the generation that holds a publish, by the beginning of its id."""
+    """Return the number of the generation that holds a publish, by the beginning of its id.
+
+    Raises:
+        InputError: several ids begin so.
+    """
+    found: dict[str, int] = {}
     for tip in generations(store):
-        if any(name.startswith(publish) for name in tip.generation.publishes):
-            return tip.generation.number
-    return None
+        for name in tip.generation.publishes:
+            if name.startswith(publish):
+                found.setdefault(name, tip.generation.number)
+    if len(found) > 1:
+        message = f"{len(found)} publishes begin with {publish!r}"
+        hint = f"write more of it: {', '.join(name[:16] for name in sorted(found)[:4])}"
+        raise InputError(Diagnostic(code="publish", message=message, hint=hint))
+    return next(iter(found.values()), None)

@@ -1,6 +1,7 @@
 """The commit: documents named by their hash, then one generation that nobody else created.
 
 - What an entry becomes is computed on the state it is added to, again after every lost race.
+- Which build of a cell is the newest is decided by the order of the commits, and by no clock.
 - An ambiguous answer of the store is decided by reading back, never by guessing.
 - The first publish of all gives the store its identity.
 """
@@ -10,7 +11,8 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from curator.errors import (
@@ -19,7 +21,6 @@ from curator.errors import (
     Diagnostic,
     InputError,
     IntegrityError,
-    RefusedError,
     TemporaryError,
 )
 from curator.index import (
@@ -30,21 +31,25 @@ from curator.index import (
     following,
     group_of,
     group_of_shard,
+    instant,
     parse,
-    read_config,
     read_groups,
+    read_tip,
 )
 from curator.oci import canonical_json, hex_of, sha256
 from curator.policy import floating_tags, reconciled
+from curator.publish._head import move_head, own_config, require_keys
 from curator.publish._values import ExpectationError, Failure, TakenError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-    from curator.index import Commit, Entry, Index
+    from curator.index import Commit, Entry, Index, Tip
     from curator.oci import Digest
     from curator.ports import Store
+    from curator.publish._bring import Ready
     from curator.publish._values import Change, Target
+    from curator.settings import Place
 
 COMMIT_TIMEOUT_S: Final = 120.0
 LONGEST_PAUSE_S: Final = 0.25
@@ -62,8 +67,10 @@ def settled(change: Change, index: Index, now: str) -> Entry | None:
     Raises:
         TakenError: the immutable tag names another image.
         IntegrityError: a test names a report that is neither given nor known.
+        RefusedError: a newer curator wrote what the index holds of this image.
     """
     new = change.entry
+    index.require_known(new)
     old = index.find(cell=new.cell, recipe=new.recipe)
     if old is not None and old.tags and old.digest != new.digest:
         name = f"{old.repository}:{old.tags[0]}"
@@ -76,19 +83,46 @@ def settled(change: Change, index: Index, now: str) -> Entry | None:
     status = entry.status
     if status.at is None:
         status = status.model_copy(update={"at": now})
-    published = entry.published if _keeps_its_age(entry, old, index) else now
+    newest = index.find(cell=entry.cell)
+    published = entry.published if _keeps_its_age(entry, old, newest) else _after(newest, now)
     return entry.model_copy(update={"published": published, "status": status})
 
 
-def _keeps_its_age(entry: Entry, old: Entry | None, index: Index) -> bool:
+def _keeps_its_age(entry: Entry, old: Entry | None, newest: Entry | None) -> bool:
     """Say whether an entry stays as old as it was: its cell's newest, in the same channel."""
-    newest = index.find(cell=entry.cell)
     return (
         old is not None
         and newest is not None
         and newest.id == entry.id
         and (old.channel, old.digest) == (entry.channel, entry.digest)
     )
+
+
+def _after(newest: Entry | None, now: str) -> str:
+    """Return when an entry is published: after its cell's newest, whatever the clocks say."""
+    last = newest.published if newest else None
+    if last is None or instant(last) < instant(now):
+        return now
+    try:
+        later = datetime.fromisoformat(last) + timedelta(microseconds=1)
+    except (ValueError, OverflowError):
+        return now  # no day of any calendar
+    return later.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def as_published(change: Change, index: Index, place: Place) -> Change:
+    """Return a rebuild that gave the same image as what is published, under the published digest.
+
+    Each build records when it ran, so its outer digest is new; what runs is the platform's image.
+    """
+    entry = change.entry
+    old = index.find(cell=entry.cell, recipe=entry.recipe)
+    if old is None or not old.tags or old.platform_digest != entry.platform_digest:
+        return change
+    if old.digest == entry.digest:
+        return change
+    source = place.repository(old.repository).with_digest(old.digest)
+    return replace(change, entry=entry.model_copy(update={"digest": old.digest}), source=source)
 
 
 def _require_evidence(change: Change, old: Entry | None) -> None:
@@ -110,7 +144,7 @@ class Landed:
 
 
 def commit(
-    changes: Sequence[Change],
+    ready: Sequence[Ready],
     index: Index,
     target: Target,
     failures: list[Failure],
@@ -121,12 +155,13 @@ def commit(
     Raises:
         ExpectationError: a moving tag is not where it was expected.
     """
+    changes = [item.change for item in ready]
     for change in changes:
         for data in change.evidence:
             add_named(target.store, evidence_path(sha256(data)), data)
 
     def entries(state: Index) -> Index:
-        after = state.merge(_entries(changes, state, target.now, failures))
+        after = state.merge(_entries(ready, state, target, failures))
         if expect:
             _require_expected(expect, state, pointed(state, after))
         return after
@@ -163,50 +198,76 @@ def amend(
             if after.shards == index.shards:
                 return Landed(index=index, made=None)
             made = commit_documents(
-                index, after, store=store_id(target), publish=publish_id, now=target.now
+                index, after, store=store_id(target, index.tip), publish=publish_id, now=target.now
             )
             if is_created(made, store):
                 return Landed(index=after, made=index.number + 1, publish=publish_id)
     raise TemporaryError(f"others committed first for {COMMIT_TIMEOUT_S:g} s: publish again")
 
 
-def _require_expected(expect: Mapping[str, Digest | None], before: Index, after: Index) -> None:
-    for name, want in expect.items():
-        if name not in before.tags and name not in after.tags:
+def require_touched(expect: Iterable[str], names: Collection[str]) -> None:
+    """See to it that each expectation is of a moving tag that a publish could move.
+
+    Raises:
+        InputError: one is not.
+    """
+    for name in expect:
+        if name not in names:
             message = f"{name} is no moving tag that this publish could touch"
-            hint = f"it touches {', '.join(sorted(after.tags)[:6])}"
+            hint = f"it touches {', '.join(sorted(names)[:6])}"
             raise InputError(Diagnostic(code="expect", message=message, hint=hint))
+
+
+def _require_expected(expect: Mapping[str, Digest | None], before: Index, after: Index) -> None:
+    require_touched(expect, before.tags.keys() | after.tags.keys())
+    for name, want in expect.items():
         if before.tags.get(name) != want:
             raise ExpectationError(name, have=before.tags.get(name), want=want)
 
 
 def _entries(
-    changes: Sequence[Change], index: Index, now: str, failures: list[Failure]
+    ready: Sequence[Ready], index: Index, target: Target, failures: list[Failure]
 ) -> list[Entry]:
     """Return what this state of the index takes; what another publisher made impossible fails."""
     refused = {failure.entry.id for failure in failures}
     found = []
-    for change in changes:
+    for item in ready:
+        change = item.change
         if change.entry.id in refused:
             continue
         try:
-            entry = settled(change, index, now)
+            known = as_published(change, index, target.place)
+            entry = settled(known, index, target.now)
+            if entry is not None:
+                item.bring(entry, known.source, target)
+                found.append(entry)
         except CuratorError as error:
             failures.append(Failure(entry=change.entry, error=error))
-            continue
-        if entry is not None:
-            found.append(entry)
     return found
 
 
 def pointed(before: Index, after: Index) -> Index:
-    """Return the state with the moving tags of the groups whose entries changed."""
+    """Return the state with the moving tags of the groups whose entries changed.
+
+    A tag that names the image of an entry which only a newer curator can read stays where it is:
+    which of two is better can be said by who can read both, and by nobody else.
+    """
     changed = {
         group_of_shard(key)
         for key, shard in after.shards.items()
         if shard != before.shards.get(key)
     }
-    return after.point({name: floating_tags(after.group(name)) for name in sorted(changed)})
+    tags = {name: floating_tags(after.group(name)) for name in sorted(changed)}
+    return after.point({name: {**found, **_held(before, name)} for name, found in tags.items()})
+
+
+def _held(index: Index, group: str) -> Mapping[str, Digest]:
+    """Return the moving tags of a group that entries of newer curators hold."""
+    if not index.later(group):
+        return {}
+    known = {entry.digest for entry in index.group(group)}
+    tags = index.pointed.get(group, {})
+    return {name: digest for name, digest in tags.items() if digest not in known}
 
 
 def is_created(made: Commit, store: Store) -> bool:
@@ -246,50 +307,33 @@ def publish_key(changes: Sequence[Change]) -> str:
     return hex_of(sha256(canonical_json(content)))
 
 
-def require_keys(target: Target) -> None:
-    """See to it that this publisher can sign for the store, if the store is signed.
+def store_id(target: Target, tip: Tip | None = None) -> str:
+    """Return the identity of the store of a chain.
+
+    The first publish of all gives it one; the first publish with keys gives it these.
 
     Raises:
-        RefusedError: the keys for that are not here.
-    """
-    config = read_config(target.store)
-    if config is not None:
-        _require_keys(config, target)
-
-
-def _require_keys(config: Config, target: Target) -> None:
-    if not config.keys:
-        return
-    have = {key.keyid for key in target.signer.public} if target.signer else set()
-    known = {key.keyid for key in config.keys}
-    if len(have & known) < config.threshold:
-        raise RefusedError(
-            f"this index is signed: {config.threshold} of {len(known)} keys have to sign, "
-            f"{len(have & known)} of them are here: name them in CURATOR_SIGNING_KEY"
-        )
-
-
-def store_id(target: Target) -> str:
-    """Return the store's identity, giving it one, and keys if there are any, at the first publish.
-
-    Raises:
+        MixedError: the chain has no configuration, or another store's.
         RefusedError: as `require_keys`.
     """
     # One reading decides, and its etag is the condition: of two first publishers one is first.
     blob = target.store.read(CONFIG_PATH)
+    data = blob.data if blob else None
     keys = target.signer.public if target.signer else ()
-    if blob is None:
+    if tip is None and data is None:
         config = Config(store=str(uuid.uuid4()), registry=str(target.place))
     else:
-        config = parse(Config, blob.data, CONFIG_PATH)
-        _require_keys(config, target)
+        config = own_config(data, tip) if tip else parse(Config, data or b"", CONFIG_PATH)
+        require_keys(config, target)
         if config.keys or not keys:
             return config.store
     signed = config.model_copy(update={"keys": keys, "threshold": max(1, len(keys))})
+    if tip is not None and (newest := read_tip(target.store)) is not None:
+        move_head(newest, target, signed)
     try:
         target.store.replace(CONFIG_PATH, signed.data, blob.etag if blob else None)
     except ConflictError:
-        return store_id(target)
+        return store_id(target, tip)
     return config.store
 
 

@@ -26,7 +26,7 @@ from curator.derived import (
     whole_file,
 )
 from curator.errors import ConflictError
-from curator.index import named, read_group, shard_path
+from curator.index import generation_path, named, read_group, shard_path
 from curator.oci import sha256
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _replace(store: Store, path: str, data: bytes, number: int) -> bool:
     """Write a derived file unless what stands there is the same, or of a later generation."""
     for _ in range(ATTEMPTS):
         blob = store.read(path)
-        if blob is not None and (blob.data == data or _generation_of(blob.data) > number):
+        if blob is not None and (blob.data == data or _is_later(blob.data, number, store)):
             return False
         try:
             store.replace(path, data, blob.etag if blob else None)
@@ -159,6 +159,12 @@ def _replace(store: Store, path: str, data: bytes, number: int) -> bool:
             continue
         return True
     return False
+
+
+def _is_later(data: bytes, number: int, store: Store) -> bool:
+    """Say whether a file is of a later generation of this chain, which may have been set back."""
+    found = _generation_of(data)
+    return found > number and store.read(generation_path(found)) is not None
 
 
 def _generation_of(data: bytes) -> int:

@@ -4,47 +4,43 @@
   repeated by anybody at any time, and is what a killed publisher leaves undone.
 - `projected.json` says up to which generation this was done in which registry, so that only the
   tags that moved since are looked at, and only the files that changed are written. It is a
-  speed-up: without it everything is looked at.
-- A tag is written only where it differs. After the tags the newest generation is asked for again:
-  whoever wrote last has looked last.
-- An immutable tag that names another image is never written over.
-- A signed head is signed again when half of its life is over.
-- A publisher that is overtaken and then killed between a tag and its second look can leave that
-  one tag behind; comparing all tags with the index is the audit's work, not this one's.
+  speed-up: without it, and where it names no generation of this chain, everything is looked at.
+- A tag is written only where it differs. After tags and files the newest generation is asked for
+  again: whoever wrote last has looked last. Who cannot look again, because something failed, takes
+  the marker back, so that somebody else does.
+- An immutable tag that names another image is never written over, and keeps nothing else from
+  being done; once its entry is out of use it is not asked for any more.
+- A publisher that is overtaken and then killed between a write and its second look can leave that
+  one tag or file behind; comparing all of them with the index is the audit's work, not this one's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import uuid
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field
 
-from curator.derived import MAX_CHANGES, Recent, recent_of
-from curator.errors import ConflictError, IntegrityError, RefusedError, TemporaryError
+from curator.derived import MAX_CHANGES, Recent, recent_of, schemas
+from curator.errors import ConflictError, CuratorError, IntegrityError, RefusedError
 from curator.index import (
-    CONFIG_PATH,
-    HEAD_PATH,
     SPEC,
-    Head,
     Model,
     following,
-    head_document,
-    head_of,
     parse,
-    read_config,
     read_generation,
     read_groups,
     read_tip,
 )
 from curator.policy import TAGGED
 from curator.publish._files import write_files
-from curator.sign import verify_head
+from curator.publish._head import forward, move_head, name_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
     from curator.index import Index, Tip
     from curator.oci import Digest
@@ -54,9 +50,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MARKER_PATH: Final = "v1/projected.json"
-HEAD_LIFE: Final = timedelta(days=30)
 MAX_STEPS: Final = 200
-ATTEMPTS: Final = 100
 ROUNDS: Final = 3
 
 
@@ -64,14 +58,30 @@ class Marker(Model):
     """Up to which generation tags and derived files were brought, and in which registry.
 
     `files` are the hashes of the derived files as they were written; `recent` are the last
-    changes, oldest first.
+    changes, oldest first. `doubt` makes a marker that was taken back unlike any other.
     """
 
     spec: Literal[1] = SPEC
     registry: str
-    gen: int
+    gen: Annotated[int, Field(ge=0)]
+    sha256: str
     files: dict[str, str] = Field(default_factory=dict)
     recent: tuple[Recent, ...] = ()
+    doubt: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """From where a finisher goes on: the marker, its generation if it is to be believed."""
+
+    etag: str | None
+    marker: Marker | None = None
+    tip: Tip | None = None
+
+    @property
+    def gen(self) -> int:
+        """The generation that was brought; 0 where nothing is known."""
+        return self.marker.gen if self.marker else 0
 
 
 @dataclass(slots=True)
@@ -87,6 +97,8 @@ class Wanted:
         for change in tip.generation.changes:
             if change.tag and change.state in TAGGED:
                 self._add_immutable(change.repository, change.tag, change.digest)
+            elif change.tag:
+                self.digests[f"{change.repository}:{change.tag}"] = None
 
     def add_index(self, index: Index) -> None:
         """Take over every tag of a whole state."""
@@ -101,79 +113,130 @@ class Wanted:
         self.immutable.add(name)
 
 
+@dataclass(slots=True)
+class Done:
+    """What was written, and by name which tags cannot be."""
+
+    written: list[str] = field(default_factory=list)
+    refusals: dict[str, RefusedError | IntegrityError] = field(default_factory=dict)
+
+    def tell(self) -> None:
+        """Raise the first refusal, if there is one."""
+        for refusal in self.refusals.values():
+            raise refusal
+
+
 def finish(target: Target, gen: int | None = None) -> tuple[str, ...]:
     """Bring head, tags and derived files to the newest generation; return what was written.
+
+    Raises:
+        RefusedError: an immutable tag names another image, all else was done; or the head has to
+            be signed, and the keys are not here.
+        IntegrityError: the store's documents do not fit together.
+        TemporaryError: store or registry did not answer; the same call finishes later.
+    """
+    done = finished(target, gen)
+    done.tell()
+    return tuple(done.written)
+
+
+def finished(target: Target, gen: int | None = None) -> Done:
+    """Do what `finish` does, and return its refusals beside what was written.
 
     With `gen`, only if that generation was not brought yet: the later ones have publishers of
     their own, and one of those who wait works for all of them.
 
     Raises:
-        RefusedError: an immutable tag names another image.
-        TemporaryError: store or registry did not answer; the same call finishes later.
+        RefusedError: the head has to be signed, and the keys are not here.
+        IntegrityError: as `finish`.
+        TemporaryError: as `finish`.
     """
-    store, written = target.store, list[str]()
+    store, done = target.store, Done()
     with store.turn("finish"):
         for _ in range(ROUNDS):
-            marker = _read_marker(target)
-            if marker is not None and gen is not None and marker.gen >= gen:
+            start = _start(target)
+            if gen is not None and start.gen >= gen:
                 break
             tip = read_tip(store)
             if tip is None:
                 break
-            written += [*move_head(tip, target), *_name_registry(target)]
-            if marker is not None and marker.gen == tip.generation.number:
+            done.written += [*move_head(tip, target), *name_registry(target)]
+            if start.gen == tip.generation.number:
                 break
-            written += _bring_up(tip, marker, target)
-    return tuple(written)
+            try:
+                _bring_up(tip, start, target, done)
+            except CuratorError:
+                _take_back(start, target)
+                raise
+    return done
 
 
-def _bring_up(tip: Tip, marker: Marker | None, target: Target) -> list[str]:
-    """Do what is missing since the marker, and move the marker."""
-    store, written = target.store, []
-    wanted, tips = Wanted(), _since(store, marker, tip)
-    if tips is None:
+def _bring_up(tip: Tip, start: Start, target: Target, done: Done) -> None:
+    """Do what is missing since the marker, until the chain stands still, and move the marker."""
+    store, wanted = target.store, Wanted()
+    later = list(following(store, start.tip)) if _is_near(start, tip) else None
+    if later is None:
         wanted.add_index(read_groups(store, tip))
-    for later in tips or ():
-        wanted.add_generation(later)
+    known, newer = _known(start, later), later or []
     while True:
-        written += project(wanted, target)
+        for one in newer:
+            wanted.add_generation(one)
+            tip = one
+        project(wanted, target, done)
+        recent = _recent(start, later, tip, store)
+        hashes, files = write_files(tip, later, known, recent, target)
+        done.written += files
         newer = list(following(store, tip))
         if not newer:
             break
-        for later in newer:
-            wanted.add_generation(later)
-        tips = tips and [*tips, *newer]
-        tip = newer[-1]
-        written += move_head(tip, target)
-    known = marker.files if marker else {}
-    recent = _recent(marker, tips, tip, store)
-    hashes, files = write_files(tip, tips, known, recent, target)
-    number = tip.generation.number
-    done = Marker(registry=str(target.place), gen=number, files=hashes, recent=recent)
-    return [*written, *files, *_write_marker(done, target)]
+        # Others write the same files: what stands there counts.
+        known = _schemas(hashes)
+        later = [*later, *newer] if later is not None else None
+        done.written += move_head(newer[-1], target)
+    marker = Marker(
+        registry=str(target.place),
+        gen=tip.generation.number,
+        sha256=tip.sha256,
+        files=hashes,
+        recent=recent,
+    )
+    with contextlib.suppress(ConflictError):  # whoever was faster did as much, or took it back
+        store.replace(MARKER_PATH, marker.data, start.etag)
+        done.written.append(MARKER_PATH)
 
 
-def _recent(
-    marker: Marker | None, tips: list[Tip] | None, tip: Tip, store: Store
-) -> tuple[Recent, ...]:
+def _is_near(start: Start, tip: Tip) -> bool:
+    """Say whether the generations since the marker are looked at, and not the whole state."""
+    return start.tip is not None and 0 <= tip.generation.number - start.gen <= MAX_STEPS
+
+
+def _known(start: Start, later: list[Tip] | None) -> Mapping[str, str]:
+    """Return the hashes of files that need no look at what stands there.
+
+    A generation that was left undone, or that others work at, may have left anything; the schemas
+    are the same in each.
+    """
+    if start.marker is None:
+        return {}
+    if later is not None and len(later) == 1:
+        return start.marker.files
+    return _schemas(start.marker.files)
+
+
+def _schemas(files: Mapping[str, str]) -> Mapping[str, str]:
+    return {path: digest for path, digest in files.items() if path in schemas()}
+
+
+def _recent(start: Start, later: list[Tip] | None, tip: Tip, store: Store) -> tuple[Recent, ...]:
     """Return the last changes, oldest first."""
-    if marker is None or not tips:
+    if start.marker is None or later is None:
         return recent_changes(store, tip)
-    return (*marker.recent, *recent_of(tips))[-MAX_CHANGES:]
+    return (*start.marker.recent, *recent_of(later))[-MAX_CHANGES:]
 
 
 def recent_changes(store: Store, tip: Tip) -> tuple[Recent, ...]:
     """Return the last changes up to a generation, oldest first, out of the chain."""
     return tuple(recent_of(_last(store, tip)))[-MAX_CHANGES:]
-
-
-def _since(store: Store, marker: Marker | None, tip: Tip) -> list[Tip] | None:
-    """Return the generations since the marker; None where all has to be looked at."""
-    number = tip.generation.number
-    start = read_generation(store, marker.gen) if marker else None
-    if marker is None or start is None or not 0 <= number - marker.gen <= MAX_STEPS:
-        return None
-    return list(following(store, start))
 
 
 def _last(store: Store, tip: Tip) -> list[Tip]:
@@ -188,95 +251,50 @@ def _last(store: Store, tip: Tip) -> list[Tip]:
     return found[::-1]
 
 
-def move_head(tip: Tip, target: Target) -> list[str]:
-    """Let the head name a generation, unless it names that or a later one, and is well signed."""
-    store = target.store
-    blob = store.read(HEAD_PATH)
-    before = _head(blob.data) if blob else None
-    expires = _end(target.now) if target.signer else None
-    head = head_of(tip, target.now, expires, before)
-    signatures = target.signer.sign_head(head) if target.signer else ()
-    document = head_document(head, signatures)
-
-    def is_behind(data: bytes) -> bool:
-        found = _head(data)
-        return (
-            found is None
-            or found.gen < tip.generation.number
-            or (found.gen == tip.generation.number and _is_stale(found, target))
-        )
-
-    return forward(store, HEAD_PATH, document.data, is_behind)
-
-
-def _head(data: bytes) -> Head | None:
-    """Return a head; a damaged one is as good as none, whoever can write makes it again."""
-    try:
-        return parse(Head, data, HEAD_PATH)
-    except IntegrityError as error:
-        log.warning("writing the head again: %s", error)
-        return None
-
-
-def _is_stale(head: Head, target: Target) -> bool:
-    """Say whether a head has to be signed by us: not signed, or half of its life is over."""
-    if target.signer is None:
-        return False
-    try:
-        verify_head(head, target.signer.public, len(target.signer.public))
-    except IntegrityError:
-        return True
-    left = _instant(head.expires or target.now) - _instant(target.now)
-    return left < HEAD_LIFE / 2
-
-
-def _end(now: str) -> str:
-    end = _instant(now).replace(microsecond=0) + HEAD_LIFE
-    return end.isoformat().replace("+00:00", "Z")
-
-
-def _instant(text: str) -> datetime:
-    return datetime.fromisoformat(text)
-
-
-def _name_registry(target: Target) -> list[str]:
-    """Let the configuration say where images are pulled from, if they moved."""
-    config = read_config(target.store)
-    if config is None or config.registry == str(target.place):
-        return []
-    data = config.model_copy(update={"registry": str(target.place)}).data
-    return forward(target.store, CONFIG_PATH, data, lambda found: found != data)
-
-
-def _read_marker(target: Target) -> Marker | None:
-    """Return what this registry was brought to, if that is known."""
+def _start(target: Target) -> Start:
+    """Return what this registry was brought to, as far as that is known and true of this chain."""
     blob = target.store.read(MARKER_PATH)
     if blob is None:
-        return None
+        return Start(etag=None)
     try:
         marker = parse(Marker, blob.data, MARKER_PATH)
+        tip = read_generation(target.store, marker.gen)
     except IntegrityError as error:
         log.warning("looking at every tag: %s", error)
-        return None
-    return marker if marker.registry == str(target.place) else None
+        return Start(etag=blob.etag)
+    if marker.registry != str(target.place) or tip is None or tip.sha256 != marker.sha256:
+        return Start(etag=blob.etag)
+    return Start(etag=blob.etag, marker=marker, tip=tip)
 
 
-def project(wanted: Wanted, target: Target) -> list[str]:
-    """Point each tag that differs at its digest, all that can be, then say what could not."""
-    written: list[str] = []
-    refusals: list[RefusedError | IntegrityError] = []
+def _take_back(start: Start, target: Target) -> None:
+    """Let whoever finishes next, or finishes now, begin where this one began, and trust no file."""
+    sha256 = start.tip.sha256 if start.tip else ""
+    back = Marker(
+        registry=str(target.place),
+        gen=start.gen,
+        sha256=sha256,
+        recent=start.marker.recent if start.marker else (),
+        doubt=uuid.uuid4().hex,
+    )
+    try:
+        forward(target.store, MARKER_PATH, lambda _: back.data)
+    except CuratorError as error:
+        log.warning("tags may lag behind until an audit: %s", error)
+
+
+def project(wanted: Wanted, target: Target, done: Done) -> None:
+    """Point each tag that differs at its digest, all that can be, and note what could not."""
     for name, digest in sorted(wanted.digests.items()):
+        done.refusals.pop(name, None)
         # A name that lost its last image cannot be taken back from a registry by this protocol.
         if digest is None:
             continue
         try:
             if _point(name, digest, target, immutable=name in wanted.immutable):
-                written.append(f"{name} -> {digest}")
+                done.written.append(f"{name} -> {digest}")
         except (RefusedError, IntegrityError) as error:
-            refusals.append(error)
-    if refusals:
-        raise refusals[0]
-    return written
+            done.refusals[name] = error
 
 
 def _point(name: str, digest: Digest, target: Target, *, immutable: bool) -> bool:
@@ -294,28 +312,3 @@ def _point(name: str, digest: Digest, target: Target, *, immutable: bool) -> boo
     if answered != digest:
         raise IntegrityError(f"{where}: wrote {digest}, the registry answers {answered}")
     return True
-
-
-def _write_marker(marker: Marker, target: Target) -> list[str]:
-    def is_behind(data: bytes) -> bool:
-        try:
-            found = parse(Marker, data, MARKER_PATH)
-        except IntegrityError:
-            return True
-        return found.registry != marker.registry or found.gen < marker.gen
-
-    return forward(target.store, MARKER_PATH, marker.data, is_behind)
-
-
-def forward(store: Store, path: str, data: bytes, is_behind: Callable[[bytes], bool]) -> list[str]:
-    """Replace a mutable document unless what stands there is as new; return what was written."""
-    for _ in range(ATTEMPTS):
-        blob = store.read(path)
-        if blob is not None and not is_behind(blob.data):
-            return []
-        try:
-            store.replace(path, data, blob.etag if blob else None)
-        except ConflictError:
-            continue
-        return [path]
-    raise TemporaryError(f"{path} changed {ATTEMPTS} times while it was written: try again")

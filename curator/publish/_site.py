@@ -1,20 +1,28 @@
-"""Bringing the page up beside the documents: by difference, and never an older one over a newer.
+"""Bringing the page up beside the documents: by difference, and never an older one for good.
 
-    v1/page.json    {"generation": 7, "files": {"index.html": SHA256, ...}}
+    v1/page.json    {"generation": 7, "sha256": ITS HASH, "files": {"index.html": SHA256, ...}}
 
-It is written last, so that what a killed publisher left is written again. Files of images are
-never removed: an entry does not vanish.
+- It is made of the whole state, so it is no part of each publish: whoever publishes several images
+  writes it once after them, and `recover` and a repair write it where that did not happen.
+- `page.json` is written last, so that what a killed publisher left is written again. Whoever finds
+  that somebody else wrote it meanwhile, or published, does it again on what stands there.
+- Files of images are never removed: an entry does not vanish.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+import logging
+import uuid
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
+from curator.errors import ConflictError, CuratorError
 from curator.facts import facts
-from curator.index import read_config, read_index
+from curator.index import read_config, read_generation, read_index, read_tip
 from curator.oci import canonical_json, sha256
-from curator.publish._finish import forward
+from curator.publish._head import forward
 from curator.resolve import catalogue
 
 if TYPE_CHECKING:
@@ -23,7 +31,21 @@ if TYPE_CHECKING:
     from curator.ports import Store
     from curator.resolve import Catalogue
 
+log = logging.getLogger(__name__)
+
 SITE_PATH: Final = "v1/page.json"
+ROUNDS: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What `page.json` says: of which generation the page is, and the hashes of its files."""
+
+    data: bytes = b""
+    etag: str | None = None
+    generation: int = 0
+    sha256: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_catalogue(store: Store) -> Catalogue | None:
@@ -39,43 +61,117 @@ def read_catalogue(store: Store) -> Catalogue | None:
 
 
 def write_site(store: Store) -> tuple[str, ...]:
-    """Write the page of a store's newest state; return the paths that were written.
+    """Write the files of the page that changed since it was written; return their paths."""
+    before = _written(store)
+    tip = read_generation(store, before.generation) if before.generation > 0 else None
+    is_ours = tip is not None and tip.sha256 == before.sha256  # no store that was set back
+    return _bring_up(store, before, before.files if is_ours else {})
 
-    Where a page of a later generation stands, or one is written meanwhile, nothing is.
+
+def mend_site(store: Store) -> tuple[str, ...]:
+    """Write the files of the page that are not what they should be; return their paths."""
+    return _bring_up(store, _written(store), {})
+
+
+def catch_up(store: Store) -> tuple[str, ...]:
+    """Write the page if it is not of the newest state; that it fails is said, and fails nothing.
+
+    A few small reads where there is nothing to do.
     """
-    known = read_catalogue(store)
-    if known is None:
+    try:
+        tip = read_tip(store)
+        return write_site(store) if tip and _written(store).sha256 != tip.sha256 else ()
+    except CuratorError as error:
+        log.warning("the page was not written: %s (`curator page --publish` writes it)", error)
         return ()
-    from curator.page import site  # noqa: PLC0415 - jinja2, only where a page is made
 
-    made = site(known, facts())
-    blob = store.read(SITE_PATH)
-    before = _read(blob.data) if blob else {}
-    if before.get("generation", 0) > known.generation:
+
+def stale_pages(store: Store) -> tuple[str, ...]:
+    """Return the files of the page that are not what they should be; none where no page is.
+
+    Raises:
+        IntegrityError: it cannot be made.
+    """
+    if _written(store).etag is None:
         return ()
-    hashes = {path: sha256(data) for path, data in made.items()}
-    written = before.get("files", {})
-    changed = [path for path, digest in hashes.items() if written.get(path) != digest]
-    for path in changed:
-        forward(store, path, made[path], made[path].__ne__)
-    if changed or before.get("generation") != known.generation:
-        document = canonical_json({"generation": known.generation, "files": {**written, **hashes}})
-        number = known.generation
-        forward(store, SITE_PATH, document, lambda now: _generation(now) < number)
+    stale = []
+    for path, data in _site(read_catalogue(store)).items():
+        blob = store.read(path)
+        if blob is None or blob.data != data:
+            stale.append(path)
+    return tuple(stale)
+
+
+def _bring_up(store: Store, before: Written, known: Mapping[str, str]) -> tuple[str, ...]:
+    """Write what differs from what is known, until nobody else has published or written it."""
+    changed: dict[str, None] = {}
+    try:
+        for _ in range(ROUNDS):
+            state = read_catalogue(store)
+            made = _site(state)
+            hashes = {path: sha256(data) for path, data in made.items()}
+            for path in (path for path in made if known.get(path) != hashes[path]):
+                for one in forward(store, path, partial(_other, made[path])):
+                    changed[one] = None
+            if state is None or _is_noted(store, before, state, {**before.files, **hashes}):
+                return tuple(changed)
+            before, known = _written(store), {}
+    except CuratorError:
+        _take_back(store)
+        raise
+    _take_back(store)  # publishers who never rest write it themselves
     return tuple(changed)
 
 
-def _read(data: bytes) -> Mapping[str, Any]:
-    """Return what was written before; of a damaged file nothing."""
+def _site(state: Catalogue | None) -> Mapping[str, bytes]:
+    if state is None:
+        return {}
+    from curator.page import site  # noqa: PLC0415 - jinja2, only where a page is made
+
+    return site(state, facts())
+
+
+def _is_noted(store: Store, before: Written, state: Catalogue, files: Mapping[str, str]) -> bool:
+    """Note what was written; False if somebody published, or wrote the page, meanwhile."""
+    tip, now = read_tip(store), _written(store)
+    if tip is None or tip.sha256 != state.sha256 or now.etag != before.etag:
+        return False
+    fields = {"generation": state.generation, "sha256": state.sha256, "files": files}
+    data = canonical_json(fields)
+    if now.data == data:
+        return True
     try:
-        value = json.loads(data)
-        if type(value["generation"]) is int and isinstance(value["files"], dict):
-            return {"generation": value["generation"], "files": value["files"]}
+        store.replace(SITE_PATH, data, before.etag)
+    except ConflictError:
+        return False
+    return True
+
+
+def _take_back(store: Store) -> None:
+    """Let whoever writes the page next trust no file of it."""
+    fields = {"generation": 0, "sha256": "", "files": {}, "doubt": uuid.uuid4().hex}
+    try:
+        if store.read(SITE_PATH) is not None:
+            forward(store, SITE_PATH, lambda _: canonical_json(fields))
+    except CuratorError as error:
+        log.warning("the page may lag behind until an audit: %s", error)
+
+
+def _other(data: bytes, found: bytes | None) -> bytes | None:
+    return data if data != found else None
+
+
+def _written(store: Store) -> Written:
+    """Return what was written before; of a damaged note nothing but its etag."""
+    blob = store.read(SITE_PATH)
+    if blob is None:
+        return Written()
+    bare = Written(data=blob.data, etag=blob.etag)
+    try:
+        value = json.loads(blob.data)
+        generation, digest, files = value["generation"], value["sha256"], value["files"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    return {}
-
-
-def _generation(data: bytes) -> int:
-    found: int = _read(data).get("generation", 0)
-    return found
+        return bare
+    if type(generation) is int and isinstance(digest, str) and isinstance(files, dict):
+        return replace(bare, generation=generation, sha256=digest, files=files)
+    return bare

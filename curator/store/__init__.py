@@ -28,7 +28,8 @@ def open_store(location: str, environ: Mapping[str, str]) -> Store:
     A location is a directory, `https://ACCOUNT.blob.core.windows.net/CONTAINER[/PREFIX]`, or
     `azure:CONTAINER[/PREFIX]` with AZURE_STORAGE_CONNECTION_STRING. What opens an https address is
     a shared access signature (its query, or AZURE_STORAGE_SAS_TOKEN), else AZURE_STORAGE_KEY, else
-    the connection string of the same account, else this machine's login.
+    the connection string of the same account there, else this machine's login. What belongs to
+    another AZURE_STORAGE_ACCOUNT than the address names is not used.
 
     Raises:
         InputError: the location is none of these, or what should open it is malformed.

@@ -1,6 +1,7 @@
 """What the place of a store is called: a directory, or a container of Azure Blob Storage.
 
 - A secret is in no `repr` and in no message: `shown` is how a location may be told to people.
+- What opens one account is sent to no other: a connection string counts for its own endpoint alone.
 - Nothing here opens a connection or reads the environment.
 
 Source: learn.microsoft.com/azure/storage/common/storage-configure-connection-string.
@@ -109,13 +110,13 @@ def _from_url(location: str, environ: Mapping[str, str]) -> AzureLocation:
     host = parts.hostname or ""
     path = parts.path.lstrip("/")
     endpoint = f"{parts.scheme}://{parts.netloc}"
-    account = environ.get(ACCOUNT) or host.partition(".")[0]
+    account = _named(host) or environ.get(ACCOUNT) or host.partition(".")[0]
     if _is_address(host):
         # An emulator's account is the first part of the path.
         account, _, path = path.partition("/")
         endpoint = f"{endpoint}/{account}"
     container, prefix = _inside(path, location)
-    sas, key = _credentials(parts.query, account, environ)
+    sas, key = _credentials(parts.query, account, endpoint, environ)
     if parts.scheme == "http" and not sas and not key:
         raise _wrong(f"nothing opens {shown(location)}", f"set {CONNECTION}, {KEY} or {SAS}")
     return AzureLocation(
@@ -143,18 +144,37 @@ def _check_encrypted(parts: SplitResult) -> None:
         raise _wrong(f"{parts.netloc} over plain http: what opens it could be read", "use https")
 
 
+def _named(host: str) -> str | None:
+    """Return the account that a host is named by: `ACCOUNT.blob.core.windows.net`, in any cloud.
+
+    A domain of one's own names none.
+    """
+    account, _, rest = host.partition(".")
+    return account if "blob" in rest.split(".") else None
+
+
 def _credentials(
-    query: str, account: str, environ: Mapping[str, str]
+    query: str, account: str, endpoint: str, environ: Mapping[str, str]
 ) -> tuple[str | None, str | None]:
     """Return the SAS or the key that opens an account; the address's own comes first."""
     if query:
         return _checked_sas(query, "the address's query"), None
-    if token := environ.get(SAS):
-        return _checked_sas(token.removeprefix("?"), SAS), None
-    if key := environ.get(KEY):
-        return None, _checked_key(key, KEY)
+    if environ.get(ACCOUNT) in {None, "", account}:
+        if token := environ.get(SAS):
+            return _checked_sas(token.removeprefix("?"), SAS), None
+        if key := environ.get(KEY):
+            return None, _checked_key(key, KEY)
     known = _connection(environ)
-    return (known.sas, known.key) if known and known.name == account else (None, None)
+    if known is None or known.name != account or _server(known.endpoint) != _server(endpoint):
+        return None, None
+    return known.sas, known.key
+
+
+def _server(endpoint: str) -> tuple[str, str | None, int | None, str]:
+    """Return what makes two endpoints the same: the server and, of an emulator, the account."""
+    parts = urlsplit(endpoint)
+    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+    return parts.scheme, parts.hostname, port, parts.path
 
 
 def _connection(environ: Mapping[str, str]) -> _Account | None:

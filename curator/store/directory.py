@@ -140,11 +140,13 @@ class DirectoryStore:
 
     @contextmanager
     def turn(self, name: str) -> Iterator[None]:
-        """Wait for a turn among this store's writers; after a while go on without one."""
-        if not self._root.is_dir():
-            yield
-            return
-        with self._held(f"{_LOCK}-{name}", self._turn_s):
+        """Wait for a turn among this store's writers; after a while go on without one.
+
+        So does who cannot have one, because the lock is another user's: turns only save work.
+        """
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError):
+                held.enter_context(self._held(f"{_LOCK}-{name}", self._turn_s))
             yield
 
     @contextmanager
@@ -162,8 +164,7 @@ class DirectoryStore:
     def _created(self, directory: str) -> Iterator[int]:
         """As `_opened`, but the first use makes and syncs the directories and sweeps the last."""
         if directory not in self._prepared:
-            self._root.mkdir(parents=True, exist_ok=True)
-            _sync(self._root.parent)
+            _make(self._root)
             for parent, name in _steps(directory):
                 with self._opened(parent) as where:
                     with contextlib.suppress(FileExistsError):
@@ -212,6 +213,15 @@ def _steps(directory: str) -> Iterator[tuple[str, str]]:
     parts = directory.split("/") if directory else []
     for count, name in enumerate(parts):
         yield "/".join(parts[:count]), name
+
+
+def _make(root: Path) -> None:
+    """Make a directory and what is missing above it, each synced into the one that holds it."""
+    missing = [path for path in (root, *root.parents) if not path.exists()]
+    root.mkdir(parents=True, exist_ok=True)
+    # Also where it stood already: its maker may not have synced yet.
+    for path in missing or [root]:
+        _sync(path.parent)
 
 
 def _sync(directory: Path) -> None:

@@ -2,8 +2,9 @@
 
     python -m tests.bench.deaths --kills 200 --seed 7
 
-Against a real registry. After the random kills, and after each of the others, an operator recovers
-and repairs; a checker then looks for anything corrupt, lost, or tagged that no generation names.
+Against a real registry, with an index that is not signed and with one that is. After the random
+kills, and after each of the others, an operator recovers and repairs; a checker then looks for
+anything corrupt, lost, or tagged that no generation names.
 """
 
 from __future__ import annotations
@@ -22,31 +23,38 @@ from curator.publish import AlreadyCommitted, Committed, publish
 from curator.settings import Place
 from tests.deaths import Yard, died_at_request, died_at_write, killed_at_random
 
+KINDS = {False: "", True: "-signed"}
 
-def random_deaths(root: Path, registry: str, kills: int, seed: int) -> list[str]:
+
+def random_deaths(
+    root: Path, registry: str, kills: int, seed: int, *, is_signed: bool = False
+) -> list[str]:
     """Kill four concurrent publishers again and again; return what is wrong in the end."""
-    yard = Yard(root / "random", Place(registry=registry, prefix="random"))
-    yard.root.mkdir()
+    name = f"random{KINDS[is_signed]}"
+    yard = Yard.made(root / name, Place(registry=registry, prefix=name), is_signed=is_signed)
     started = time.monotonic()
     killed_at_random(yard, writers=4, kills=kills, seed=seed)
     answers = len(list(yard.acknowledged()))
     wrong = yard.mended()
     took = time.monotonic() - started
     print(
-        f"{kills} SIGKILLs (seed {seed}): {answers} acknowledged, {len(wrong)} faults, {took:.0f} s"
+        f"{name}: {kills} SIGKILLs (seed {seed}): {answers} acknowledged, {len(wrong)} faults, "
+        f"{took:.0f} s"
     )
     return wrong
 
 
-def chosen_deaths(root: Path, registry: str, every: int = 1) -> list[str]:
+def chosen_deaths(
+    root: Path, registry: str, every: int = 1, *, is_signed: bool = False
+) -> list[str]:
     """Kill one publish at every write and request, each in a new yard; return what is wrong."""
     wrong: list[str] = []
     for kind, after in (("write", False), ("request", False), ("request", True)):
         died = 0
         for number in itertools.count(0, every):
-            name = f"{kind}-{int(after)}-{number}"
-            yard = Yard(root / name, Place(registry=registry, prefix=name))
-            yard.root.mkdir()
+            name = f"{kind}-{int(after)}-{number}{KINDS[is_signed]}"
+            place = Place(registry=registry, prefix=name)
+            yard = Yard.made(root / name, place, is_signed=is_signed)
             change = yard.change("14.2.0", 1)
             if kind == "write":
                 has_died = died_at_write(yard, change, number)
@@ -61,7 +69,8 @@ def chosen_deaths(root: Path, registry: str, every: int = 1) -> list[str]:
                 wrong.append(f"{name}: {answer}")
             wrong += [f"{name}, published again: {fault}" for fault in yard.mended()]
         when = ", after its effect" if after else ""
-        print(f"killed at {died} instants of kind {kind}{when}: {len(wrong)} faults so far")
+        what = f"{kind}{KINDS[is_signed]}{when}"
+        print(f"killed at {died} instants of kind {what}: {len(wrong)} faults so far")
     return wrong
 
 
@@ -79,8 +88,11 @@ def main() -> None:
             root / "registry", cache / "engine/tools", port=_processes.free_port()
         )
         try:
-            wrong = random_deaths(root, registry, options.kills, options.seed)
-            wrong += chosen_deaths(root, registry)
+            wrong = []
+            for is_signed in (False, True):
+                kills, seed = options.kills // 2, options.seed + is_signed
+                wrong += random_deaths(root, registry, kills, seed, is_signed=is_signed)
+                wrong += chosen_deaths(root, registry, is_signed=is_signed)
         finally:
             provision.stop_registry(root / "registry")
     for line in wrong[:20]:

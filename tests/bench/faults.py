@@ -5,8 +5,8 @@
 Runs 200 promotions with a fault in every fifth request, and 50 with one in every second: status
 codes, Retry-After, broken connections before and after the server acted, short bodies. Then as many
 whole publishes, with such faults in the traffic of the registry and of the blob storage (Azurite)
-that keeps the index; a checker walks what was published. Nothing may come before the time that a
-Retry-After asked for. A failing run is replayed by its seed.
+that keeps the index, which every other farm signs; a checker walks what was published. Nothing may
+come before the time that a Retry-After asked for. A failing run is replayed by its seed.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def publishes(place: Place, azurite: Azurite, work: Path, *, count: int, seed: i
 
         def farm(number: int) -> list[str]:
             prefix = f"{place.prefix}/farm{number}"
-            clean = Yard(work / str(number), Place(registry=place.registry, prefix=prefix))
-            clean.root.mkdir()
+            there = Place(registry=place.registry, prefix=prefix)
+            clean = Yard.made(work / str(number), there, is_signed=number % 2 == 1)
             container = azurite.created()
             store = azurite.through(blobs.address).store(container, deadline_s=300.0)
             target = replace(

@@ -42,7 +42,7 @@ from curator.oci import canonical_json, sha256
 from curator.policy import admitted, floating_tags
 from curator.publish import Committed, publish
 from curator.store import DirectoryStore
-from tests.publishing import NOW, PLACE, STABLE, Farm, FusedStore, reported
+from tests.publishing import NOW, PLACE, Farm, FusedStore, reported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -128,7 +128,7 @@ def entries(count: int) -> Iterator[Entry]:
             count -= 1
             patch, python = build % 5, f"3.{10 + build // 5 % 5}"
             entry, _ = reported(f"14.{minor}.{patch}", cuda=CUDAS[cuda], build=number * 100 + build)
-            yield admitted(full(entry, FRAMEWORKS[framework], python), STABLE)
+            yield admitted(full(entry, FRAMEWORKS[framework], python))
 
 
 def fill(root: Path, count: int) -> None:

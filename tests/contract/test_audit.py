@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import pytest
 
-from curator.errors import IntegrityError, RefusedError
+from curator.errors import RefusedError
 from curator.index import generation_path, read_index
 from curator.oci import hex_of
-from curator.publish import Audit, Committed, audit, check_store, generation_of, rebuild
-from curator.store import DirectoryStore
+from curator.publish import Audit, Committed, audit, check_store, generation_of
 from tests.publishing import (
     CANDIDATE,
     LATER,
     NOW,
     PLACE,
-    REFUSED,
     Farm,
+    FusedRegistry,
+    FusedStore,
     check,
     loaded,
 )
 from tests.signing import new_signer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from curator.oci import Reference
-    from curator.publish import Change
+    from curator.oci import Digest, Reference
+    from curator.ports import Blob
+    from curator.publish import Change, Finding, Target
 
 
 @pytest.fixture
@@ -107,6 +107,14 @@ def stale_file(farm: Farm, _: Change) -> None:
     store_file(farm, "v1/badge/cupy.json").unlink()
 
 
+def audit_of(target: Target) -> Sequence[Finding]:
+    return audit(target).findings
+
+
+def store_of(target: Target) -> Sequence[Finding]:
+    return tuple(check_store(target.store, target.now).findings)
+
+
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
@@ -161,6 +169,74 @@ def test_a_stranger_on_an_immutable_tag_is_an_alarm(farm: Farm, change: Change) 
     assert farm.tags("cupy")[tag] == strange.digest
     assert "cupy:14.2" not in read_index(farm.documents).tags
     assert audited(farm, repair=True).repaired == ()
+
+
+def test_a_repair_beside_a_publisher_ends_with_the_newest(farm: Farm, change: Change) -> None:
+    moved_tag(farm, change)
+    newer = farm.change("14.2.9")
+
+    @dataclass
+    class Overtaken(FusedRegistry):
+        times: int = 1
+
+        def tag(self, source: Reference, tag: str) -> Digest:
+            if tag == "14.2" and self.times:
+                self.times = 0
+                farm.publish(newer)
+            return self.inner.tag(source, tag)
+
+    registry = Overtaken(farm.images, farm.fuse)
+    mended = audit(replace(farm.target(LATER), registry=registry), repair=True)
+    assert mended.left == ()
+    assert farm.tags("cupy")["14.2"] == newer.entry.digest
+    assert len([tag for tag in farm.tags("cupy") if tag.startswith("drift-")]) == 1
+    assert audited(farm, repair=True).repaired == ()
+
+
+def test_an_image_of_ours_on_the_wrong_tag_is_no_stranger(farm: Farm, change: Change) -> None:
+    newer = farm.change("14.2.9")
+    farm.publish(newer)
+    farm.images.tag(PLACE.repository("cupy").with_digest(change.entry.digest), "14.2")
+    assert audited(farm, repair=True).repaired == (f"cupy:14.2 -> {newer.entry.digest}",)
+    assert not [tag for tag in farm.tags("cupy") if tag.startswith("drift-")]
+
+
+def test_an_immutable_tag_that_is_taken_during_a_repair_stays_taken(
+    farm: Farm, change: Change
+) -> None:
+    lost_immutable_tag(farm, change)
+    strange = stranger(farm)
+
+    @dataclass
+    class Taking(FusedStore):
+        def replace(self, path: str, data: bytes, expected_etag: str | None) -> str:
+            farm.images.tag(strange, change.entry.tags[0])
+            return self.inner.replace(path, data, expected_etag)
+
+    lost_head(farm, change)
+    found = audit(farm.target(LATER, store=Taking(farm.documents, farm.fuse)), repair=True)
+    assert [finding.code for finding in found.left] == ["immutable-tag"]
+    assert farm.tags("cupy")[change.entry.tags[0]] == strange.digest
+
+
+@pytest.mark.parametrize("never_rests", [False, True])
+@pytest.mark.parametrize("look", [audit_of, store_of])
+def test_a_publish_meanwhile_is_no_finding(
+    farm: Farm, look: Callable[[Target], Sequence[Finding]], *, never_rests: bool
+) -> None:
+    farm.publish(farm.change("14.2.0"))
+
+    @dataclass
+    class Busy(FusedStore):
+        publishes: int = 0
+
+        def read(self, path: str) -> Blob | None:
+            if path == "v1/head.json" and (never_rests or not self.publishes):
+                self.publishes += 1
+                farm.publish(farm.change(f"14.2.{self.publishes}"))
+            return self.inner.read(path)
+
+    assert look(farm.target(LATER, store=Busy(farm.documents, farm.fuse))) == ()
 
 
 def test_tags_that_nobody_published_are_said_and_left(farm: Farm, change: Change) -> None:
@@ -236,49 +312,3 @@ def test_an_expired_head_is_found_and_signed_again(farm: Farm) -> None:
     head = loaded(farm.root / "store", "v1/head.json")
     assert head["expires"] == "2027-03-03T00:00:00Z"
     assert audit(later, repair=True).repaired == ()
-
-
-def comparable(root: Path) -> tuple[Any, Any]:
-    whole = json.loads((root / "v1/index.json").read_bytes())
-    return whole["entries"], whole["tags"]
-
-
-def test_the_index_is_made_again_from_evidence_and_registry_alone(
-    farm: Farm, tmp_path: Path
-) -> None:
-    first = farm.change()
-    farm.publish(first, farm.change("14.1.1", verdict=CANDIDATE))
-    farm.publish(farm.change("14.10.0", cuda="13.0"))
-    farm.publish(farm.change(at=LATER), now=LATER)
-    farm.publish(farm.change("14.10.0", build=2, verdict=REFUSED))
-    store, alone = farm.root / "store", tmp_path / "alone"
-    (alone / "v1").mkdir(parents=True)
-    (store / "v1/evidence").rename(alone / "v1/evidence")
-    target = replace(farm.target(LATER), store=DirectoryStore(tmp_path / "new"))
-    made = rebuild(DirectoryStore(alone), target)
-    assert made.left_out == ()
-    assert comparable(tmp_path / "new") == comparable(store)
-    assert audit(target).findings == ()
-    with pytest.raises(RefusedError, match="an index already"):
-        rebuild(DirectoryStore(alone), target)
-
-
-def test_a_publish_that_never_was_is_not_rebuilt(farm: Farm, tmp_path: Path) -> None:
-    farm.publish(farm.change())
-    lost = farm.change("14.3.0")
-    farm.publish(lost)
-    (farm.root / "registry/dl/cupy/tags" / lost.entry.tags[0]).unlink()
-    target = replace(farm.target(LATER), store=DirectoryStore(tmp_path / "new"))
-    made = rebuild(farm.documents, target)
-    assert [entry.stack.version for entry in made.index.entries] == ["14.2.0"]
-    assert made.left_out[0].startswith(f"{lost.entry.id}: ")
-
-
-def test_damaged_evidence_is_not_rebuilt_from(farm: Farm, tmp_path: Path) -> None:
-    farm.publish(farm.change())
-    path = min((farm.root / "store/v1/evidence").glob("*.json"))
-    path.write_bytes(path.read_bytes() + b" ")
-    target = replace(farm.target(LATER), store=DirectoryStore(tmp_path / "new"))
-    with pytest.raises(IntegrityError, match="not what its name says"):
-        rebuild(farm.documents, target)
-    assert not (tmp_path / "new").exists()

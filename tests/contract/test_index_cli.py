@@ -101,21 +101,47 @@ def test_verify_finds_what_is_damaged(shop: Shop) -> None:
     assert "its bytes hash to" in shop.run("index", "verify").stdout
 
 
-def test_nothing_published_is_no_finding(tmp_path: Path) -> None:
+VERBS = (["verify"], ["status"], ["status", "f"], ["show"], ["show", "x-*"], ["diff"])
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_a_place_without_an_index_is_an_error(tmp_path: Path, verb: list[str]) -> None:
     empty = Shop(farm=Farm(tmp_path), signer=new_signer())
-    assert empty.index("verify") == {"generation": 0, "entries": 0, "findings": []}
-    assert empty.index("status") == {"generation": 0, "head": 0, "entries": 0}
-    assert empty.run("index", "diff").returncode == 3
+    result = empty.run("index", *verb)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert f"there is no index at {tmp_path / 'store'}" in result.stderr
+    assert "--store" in result.stderr.partition("store (")[2]
+    assert not (tmp_path / "store").exists()
 
 
-def test_a_place_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_what_is_left_of_an_index_is_looked_at(shop: Shop) -> None:
+    (shop.farm.root / "store/v1/head.json").unlink()
+    (shop.farm.root / "store/v1/gen/00000000000000000001.json").unlink()
+    assert [f["code"] for f in shop.index("verify", code=1)["findings"]] == ["generation"]
+
+
+@pytest.mark.parametrize("place", ["azure:Not_A_Container", "ftp://x/y"])
+def test_a_place_that_is_none_is_refused(tmp_path: Path, place: str) -> None:
     command = [sys.executable, "-c", "from curator.cli import main; main()", "index", "status"]
-    for place in ("azure:Not_A_Container", "ftp://x/y"):
-        result = subprocess.run(
-            [*command, "--store", place], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert result.returncode in {1, 2}, result.stderr
-        assert "Traceback" not in result.stderr
+    result = subprocess.run(
+        [*command, "--store", place], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_beginning_of_an_id_has_to_fit_one_publish(shop: Shop) -> None:
+    result = shop.run("index", "status", "")
+    assert result.returncode == 2
+    assert "2 publishes begin with ''" in result.stderr
+
+
+def test_a_threshold_takes_keys(shop: Shop, tmp_path: Path) -> None:
+    assert shop.run("index", "verify", "--threshold", "2").returncode == 2
+    (tmp_path / "own.pub").write_text(shop.signer.public[0].public)
+    keys = ("--key", str(tmp_path / "own.pub"))
+    assert shop.index("verify", *keys, "--threshold", "1")["findings"] == []
+    assert shop.index("verify", *keys, "--threshold", "2", code=1)["findings"]
 
 
 def test_an_index_in_azure_is_looked_at_alike(tmp_path: Path, azurite: Azurite) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
@@ -13,6 +14,7 @@ import pytest
 
 from curator.derived import ATOM, MODELS
 from curator.errors import InputError, RefusedError
+from curator.index import read_index
 from curator.oci import hex_of, sha256
 from curator.publish import (
     AlreadyCommitted,
@@ -20,12 +22,26 @@ from curator.publish import (
     ExpectationError,
     Rehearsal,
     Rejected,
+    TakenError,
     publish,
 )
-from tests.publishing import CANDIDATE, LATER, Farm, check, loaded
+from tests.publishing import (
+    CANDIDATE,
+    LATER,
+    NOW,
+    Farm,
+    FusedRegistry,
+    FusedStore,
+    check,
+    loaded,
+)
 from tests.signing import new_signer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from curator.oci import Descriptor, Digest, Reference
     from curator.sign import Signer
 
 
@@ -68,6 +84,92 @@ def test_an_expectation_error_says_what_is_there() -> None:
         ExpectationError("cupy:14.2", have=have, want=want)
     )
     assert "expected to be absent" in str(ExpectationError("x:y", have=have, want=None))
+
+
+@pytest.mark.parametrize("when", ["resolve", "copy"])
+def test_of_two_builders_of_one_image_the_later_publishes_its_tests(farm: Farm, when: str) -> None:
+    inner = sha256(b"the platform's manifest")
+    first = farm.change(platform_digest=inner)
+    second = farm.change(platform_digest=inner, image=2, at=LATER)
+
+    @dataclass
+    class Overtaken(FusedRegistry):
+        times: int = 1
+
+        def overtake(self, name: str) -> None:
+            if name == when and self.times:
+                self.times = 0
+                farm.publish(first)
+
+        def resolve(self, reference: Reference) -> Descriptor | None:
+            self.overtake("resolve")
+            return self.inner.resolve(reference)
+
+        def copy(self, source: Reference, target: Reference) -> Digest:
+            self.overtake("copy")
+            return self.inner.copy(source, target)
+
+    registry = Overtaken(farm.images, farm.fuse)
+    answer = publish([second], replace(farm.target(LATER), registry=registry))
+    assert isinstance(answer, Committed)
+    (entry,) = answer.entries
+    assert (entry.digest, entry.tests[0].at) == (first.entry.digest, LATER)
+    assert isinstance(farm.publish(second, now=LATER), AlreadyCommitted)
+    check(farm)
+
+
+@dataclass
+class Raced(FusedStore):
+    """A store without turns; something happens once, before a generation is created."""
+
+    happens: Callable[[], object] = object
+
+    def turn(self, name: str) -> AbstractContextManager[None]:
+        del name
+        return nullcontext()
+
+    def add(self, path: str, data: bytes) -> None:
+        if path.startswith("v1/gen/"):
+            happens, self.happens = self.happens, object
+            happens()
+        self.inner.add(path, data)
+
+
+def test_an_image_that_another_process_left_out_of_the_same_publish_is_a_failure(
+    farm: Farm,
+) -> None:
+    kept, lost, taker = farm.change("14.1.0"), farm.change(), farm.change(image=2)
+
+    def same_publish() -> None:
+        beaten = Raced(farm.documents, farm.fuse, happens=lambda: farm.publish(taker))
+        answer = publish([kept, lost], farm.target(store=beaten))
+        assert isinstance(answer, Committed)
+        assert [failure.entry.id for failure in answer.failures] == [lost.entry.id]
+
+    store = Raced(farm.documents, farm.fuse, happens=same_publish)
+    answer = publish([kept, lost], farm.target(store=store))
+    assert isinstance(answer, Committed)
+    assert [entry.id for entry in answer.entries] == [kept.entry.id]
+    assert isinstance(answer.failures[0].error, TakenError)
+    assert len(farm.documents.list("v1/gen/")) == 2
+    check(farm)
+
+
+@pytest.mark.parametrize("late", ["2026-11-23T12:00:00.5Z", NOW, "2026-11-22T00:00:00Z"])
+def test_the_later_publish_is_the_newer_one_whatever_the_clocks_say(farm: Farm, late: str) -> None:
+    for build in range(1, 5):
+        change = farm.change(build=build)
+        farm.publish(change, now="2026-11-23T12:00:00.5Z" if build == 1 else late)
+        assert farm.tags("cupy")["14.2"] == change.entry.digest
+        newest = read_index(farm.documents).find(cell=change.entry.cell)
+        assert newest
+        assert newest.id == change.entry.id
+    check(farm)
+
+
+def test_a_time_that_is_none_stops_no_publish(farm: Farm) -> None:
+    farm.publish(farm.change(), now="2026-99-99T12:00:00Z")
+    assert isinstance(farm.publish(farm.change(build=2)), Committed)
 
 
 def test_a_rehearsal_lists_what_the_publish_then_writes(farm: Farm) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import uuid
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import pytest
 from curator.errors import TemporaryError
 from curator.index import read_index
 from curator.publish import AlreadyCommitted, Change, Committed, Target, publish
+from curator.settings import Place
 from tests.deaths import Yard, died_at_request, died_at_write, killed_at_random
 from tests.publishing import (
     CANDIDATE,
@@ -24,6 +26,7 @@ from tests.publishing import (
     check,
     in_memory,
 )
+from tests.signing import new_signer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from curator.ports import Blob, Store
-    from curator.settings import Place
+    from curator.sign import Signer
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def first_of_all(farm: Farm) -> Change:
 
 
 def beside_others(farm: Farm) -> Change:
-    other = Farm(farm.root)
+    other = Farm(farm.root, signer=farm.signer)
     other.publish(other.change("14.2.0", cuda="12.6"), other.change("14.2.1", verdict=CANDIDATE))
     return farm.change("14.2.2")
 
@@ -68,18 +71,21 @@ def is_killed(farm: Farm, change: Change) -> bool:
     return False
 
 
-@pytest.mark.parametrize(("prepare", "step"), [(first_of_all, 1), (beside_others, 3)])
+@pytest.mark.parametrize(
+    ("prepare", "step", "signer"),
+    [(first_of_all, 2, None), (beside_others, 3, None), (beside_others, 3, new_signer("ed25519"))],
+)
 def test_killed_at_every_instant_and_recovered(
-    tmp_path: Path, prepare: Callable[[Farm], Change], step: int
+    tmp_path: Path, prepare: Callable[[Farm], Change], step: int, signer: Signer | None
 ) -> None:
     for instant in itertools.count(0, step):
-        farm = Farm(tmp_path / str(instant), Fuse(burns_at=instant))
+        farm = Farm(tmp_path / str(instant), Fuse(burns_at=instant), signer)
         change = prepare(farm)
         if not is_killed(farm, change):
             break
         check(farm, finished=False)
         known = {entry.id for entry in read_index(farm.documents).entries}
-        alive = Farm(farm.root)
+        alive = Farm(farm.root, signer=signer)
         alive.recover()
         assert {entry["id"] for entry in check(farm)} == known
         assert alive.recover() == ()
@@ -103,7 +109,7 @@ def test_killed_at_every_instant_and_finished_by_the_next_publish(tmp_path: Path
 
 
 def test_killed_recoveries_are_recovered(tmp_path: Path) -> None:
-    for instant in range(200):
+    for instant in range(0, 200, 3):
         farm = Farm(tmp_path / str(instant), Fuse(burns_at=14))
         while not farm.documents.list("v1/gen/"):
             with pytest.raises(Killed):
@@ -224,9 +230,10 @@ def test_the_same_change_by_two_publishers_is_one_publish(farm: Farm) -> None:
     check(farm)
 
 
-@pytest.fixture
-def yard(tmp_path: Path, place: Place) -> Yard:
-    return Yard(tmp_path, place)
+@pytest.fixture(params=[False, True], ids=["unsigned", "signed"])
+def yard(request: pytest.FixtureRequest, tmp_path: Path, registry_address: str) -> Yard:
+    place = Place(registry=registry_address, prefix=f"t/yard-{uuid.uuid4().hex}")
+    return Yard.made(tmp_path, place, is_signed=request.param)
 
 
 def test_publishers_killed_at_random_lose_nothing_acknowledged(yard: Yard) -> None:

@@ -16,7 +16,7 @@ from curator.sign import encoded, public_key, signature_tag, verify_image
 from curator.store import DirectoryStore
 from tests import layouts
 from tests.peers import peers
-from tests.publishing import CANDIDATE, NOW, reported
+from tests.publishing import NOW, reported
 from tests.signing import new_signer
 
 if TYPE_CHECKING:
@@ -54,9 +54,7 @@ def published(tmp_path: Path, place: Place) -> Published:
     staging = place.repository("staging/cupy").with_tag(entry.recipe)
     digest = registry.push(layout.path, staging)
     entry = entry.model_copy(update={"digest": digest, "platform_digest": digest})
-    change = Change(
-        entry=admitted(entry, CANDIDATE), source=staging.with_digest(digest), evidence=(report,)
-    )
+    change = Change(entry=admitted(entry), source=staging.with_digest(digest), evidence=(report,))
     target = Target(store=store, registry=registry, place=place, now=NOW, signer=signer)
     answer = publish([change], target)
     assert isinstance(answer, Committed)

@@ -395,3 +395,34 @@ def test_whoever_waited_for_a_turn_long_enough_goes_on(
         directory.add("v1/y", b"y")
     with directory.turn("commit"), directory.turn("finish"):
         assert directory.list("v1/") == ("v1/x", "v1/y")
+
+
+def test_who_cannot_have_a_turn_goes_on(directory: DirectoryStore, root: Path) -> None:
+    directory.add("v1/x", b"x")
+    (root / ".lock-commit").symlink_to("nowhere")
+    (root / ".lock-finish").mkdir()
+    for name in ("commit", "finish"):
+        with directory.turn(name):
+            directory.add(f"v1/{name}", b"done")
+        with pytest.raises(FileNotFoundError), directory.turn(name):
+            raise FileNotFoundError
+    assert directory.list("v1/") == ("v1/commit", "v1/finish", "v1/x")
+
+
+def test_the_first_write_syncs_each_directory_that_it_makes(tmp_path: Path) -> None:
+    """Seen from outside: which directories a process opens to sync them."""
+    program = (
+        "import pathlib, sys\n"
+        "from curator.store import DirectoryStore\n"
+        "opened = set()\n"
+        "def hook(event, arguments):\n"
+        "    if event == 'open':\n"
+        "        opened.add(str(arguments[0]))\n"
+        "sys.addaudithook(hook)\n"
+        "DirectoryStore(pathlib.Path(sys.argv[1])).add('v1/x', b'x')\n"
+        "print(*sorted(opened), sep='\\n')\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "a/b/store")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = set(done.stdout.splitlines())
+    assert {str(tmp_path / name) for name in ("", "a", "a/b")} <= found

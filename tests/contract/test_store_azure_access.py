@@ -39,6 +39,7 @@ KEY = "c2VjcmV0LWtleS1vZi1hbi1hY2NvdW50"
 SAS = "sv=2024-11-04&sp=racwl&sig=c2VjcmV0LXNpZ25hdHVyZQ%3D%3D"
 HOST = "https://acct.blob.core.windows.net"
 STRING = f"AccountName=acct;AccountKey={KEY}"
+ACCOUNT = "AZURE_STORAGE_ACCOUNT"
 BY_STRING, BY_KEY, BY_SAS = (
     "AZURE_STORAGE_CONNECTION_STRING",
     "AZURE_STORAGE_KEY",
@@ -101,7 +102,23 @@ def test_a_connection_string_that_opens_nothing_is_said(environ: dict[str, str])
         (f"{HOST}/curator", {BY_KEY: KEY, BY_SAS: f"?{SAS}"}, f"{HOST}/curator", SAS, None),
         (f"{HOST}/curator", {BY_STRING: STRING}, f"{HOST}/curator", None, KEY),
         (f"{HOST}/c-1", {BY_STRING: STRING.replace("acct", "other")}, f"{HOST}/c-1", None, None),
-        ("https://cdn.example/curator", {"AZURE_STORAGE_ACCOUNT": "acct", BY_KEY: KEY},
+        ("https://cdn.example/curator", {ACCOUNT: "acct", BY_KEY: KEY},
+         "https://cdn.example/curator", None, KEY),
+        (f"{HOST}/curator", {ACCOUNT: "acct", BY_KEY: KEY}, f"{HOST}/curator", None, KEY),
+        (f"{HOST}/curator", {ACCOUNT: "other", BY_KEY: KEY}, f"{HOST}/curator", None, None),
+        (f"{HOST}/curator", {ACCOUNT: "other", BY_SAS: SAS}, f"{HOST}/curator", None, None),
+        (f"{HOST}/curator", {ACCOUNT: "other", BY_STRING: STRING}, f"{HOST}/curator", None, KEY),
+        (f"{HOST}/curator", {ACCOUNT: "other", BY_STRING: STRING.replace("acct", "other")},
+         f"{HOST}/curator", None, None),
+        (f"{HOST}/curator", {BY_STRING: f"BlobEndpoint={HOST}:443;SharedAccessSignature={SAS}"},
+         f"{HOST}/curator", SAS, None),
+        (f"{HOST}/curator",
+         {BY_STRING: f"AccountName=acct;BlobEndpoint=https://o.example;AccountKey={KEY}"},
+         f"{HOST}/curator", None, None),
+        ("https://cdn.example/curator", {ACCOUNT: "acct", BY_STRING: STRING},
+         "https://cdn.example/curator", None, None),
+        ("https://cdn.example/curator",
+         {ACCOUNT: "acct", BY_STRING: f"{STRING};BlobEndpoint=https://cdn.example"},
          "https://cdn.example/curator", None, KEY),
         ("azure:curator/dl", {BY_STRING: f"{STRING};EndpointSuffix=core.chinacloudapi.cn"},
          "https://acct.blob.core.chinacloudapi.cn/curator/dl", None, KEY),

@@ -143,7 +143,7 @@ def test_a_report_of_another_machine_is_published(
     assert {line.split()[0] for line in planned["writes"]} == {"copy", "add", "replace", "tag"}
     assert farm.json("index", "status") == before
     refused = farm.curator("publish", str(file), "--expect", f"tiny:1.16=sha256:{'0' * 64}")
-    assert (refused.returncode, "it is absent" in refused.stderr) == (1, True)
+    assert (refused.returncode, "it is absent" in refused.stdout) == (1, True)
     (cell,) = farm.json("publish", str(file), "--expect", "tiny:1.16=absent")["cells"]
     assert (cell["outcome"], cell["channel"]) == ("published", "stable")
     changes = farm.json("index", "diff")
@@ -183,10 +183,10 @@ def test_what_a_plan_of_tests_says(farm: Farm, published: str) -> None:
 WRONG = [
     ('"probe":"', '"probe":"0', 1, "another probe"),
     ('"recipe":"', '"recipe":"0', 1, "another recipe"),
-    ('"gpu":"not-run"', '"gpu":"pass"', 1, "does not say what its checks say"),
+    ('"gpu":"not-run"', '"gpu":"pass"', 2, "does not say what its checks say"),
     (f'"cell":"{ONE}"', '"cell":"tiny-9-cuda9.9-py3.11"', 2, "this farm does not have"),
-    ('"kind":"', '"kind":"x', 1, "does not say"),
-    ("{", "[", 1, "no smoke report"),
+    ('"kind":"', '"kind":"x', 2, "does not say"),
+    ("{", "[", 2, "no smoke report"),
 ]
 
 
@@ -200,7 +200,7 @@ def test_what_is_no_report_of_this_farm_is_refused(
         file.write_text(text.replace(old, new, 1))
         result = farm.curator("publish", str(file))
         assert result.returncode == code, result.stderr
-        assert told in result.stderr
+        assert told in result.stdout + result.stderr
     assert farm.entries() == before
 
 

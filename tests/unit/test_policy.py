@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +13,7 @@ from packaging.version import Version
 from curator.index import Driver, Entry, Stack, Status, SuiteResult, entry_id
 from curator.oci import hex_of, sha256
 from curator.policy import (
-    Verdict,
+    DECIDED,
     admitted,
     floating_tags,
     gates,
@@ -27,12 +27,6 @@ if TYPE_CHECKING:
     from curator.index import Outcome, State
 
 OUTCOMES: list[Outcome] = ["pass", "fail", "not-run"]
-
-
-@dataclass(frozen=True)
-class Report:
-    contents: Outcome
-    gpu: Outcome
 
 
 def result(suite: str = "contents", at: str = "2026-11-23T10:00:00Z", **more: Any) -> SuiteResult:
@@ -77,13 +71,27 @@ def draft(
     return Entry(**(values | changes))
 
 
-STABLE = Verdict(channel="stable")
-CANDIDATE = Verdict(channel="candidate", reasons=("gpu: not-run",))
-REFUSED = Verdict(channel=None, reasons=("contents: fail",))
+Found = tuple["Outcome", "Outcome"]
+STABLE: Found = ("pass", "pass")
+CANDIDATE: Found = ("pass", "not-run")
+REFUSED: Found = ("fail", "not-run")
+BROKEN: Found = ("pass", "fail")
+
+
+def looked(found: Found, at: str = "2026-11-23T10:00:00Z", sm: str = "9.0") -> Any:
+    """Return the tests of one report: of the contents, and on a GPU."""
+    return tuple(
+        result(suite, at=at, verdict=verdict, sm=sm, driver="580.1")
+        for suite, verdict in zip(("contents", "gpu"), found, strict=True)
+    )
+
+
+def judged(entry: Entry, found: Found, at: str = "2026-11-23T10:00:00Z", sm: str = "9.0") -> Entry:
+    return admitted(entry.model_copy(update={"tests": looked(found, at, sm)}))
 
 
 def stable(*args: Any, **more: Any) -> Entry:
-    return admitted(draft(*args, **more), STABLE)
+    return judged(draft(*args, **more), STABLE)
 
 
 def in_state(entry: Entry, state: State) -> Entry:
@@ -93,7 +101,7 @@ def in_state(entry: Entry, state: State) -> Entry:
 @pytest.mark.parametrize("contents", OUTCOMES)
 @pytest.mark.parametrize("gpu", OUTCOMES)
 def test_gates(contents: Outcome, gpu: Outcome) -> None:
-    verdict = gates(Report(contents, gpu))
+    verdict = gates(looked((contents, gpu)))
     if contents != "pass" or gpu == "fail":
         assert (verdict.channel, verdict.state) == (None, "unpublished")
     elif gpu == "pass":
@@ -104,7 +112,7 @@ def test_gates(contents: Outcome, gpu: Outcome) -> None:
 
 
 def test_every_failed_gate_is_named() -> None:
-    verdict = gates(Report("not-run", "fail"))
+    verdict = gates(looked(("not-run", "fail")))
     assert [reason.partition(":")[0] for reason in verdict.reasons] == ["contents", "gpu"]
 
 
@@ -117,11 +125,11 @@ def test_channels_are_repositories() -> None:
 
 
 def test_admitted_entries_carry_their_immutable_tag() -> None:
-    entry = admitted(draft(), CANDIDATE)
+    entry = judged(draft(), CANDIDATE)
     assert entry.tags == (f"2.9.1-cuda12.8-py3.12-{entry.recipe[:12]}",)
     assert entry.repository == "candidate/pytorch"
-    assert entry.status.reason == "gpu: not-run"
-    assert admitted(draft(), REFUSED).tags == ()
+    assert entry.status.reason == "gpu: not-run, the stable channel asks for a pass"
+    assert judged(draft(), REFUSED).tags == ()
 
 
 def test_names_of_a_release() -> None:
@@ -180,7 +188,7 @@ def test_a_deprecated_image_keeps_only_the_names_that_nothing_else_can_have() ->
 
 
 def test_channels_do_not_mix() -> None:
-    tags = floating_tags([stable("2.9.0"), admitted(draft("2.9.1"), CANDIDATE)])
+    tags = floating_tags([stable("2.9.0"), judged(draft("2.9.1"), CANDIDATE)])
     assert tags["pytorch:2.9"] == draft("2.9.0").digest
     assert tags["candidate/pytorch:2.9"] == draft("2.9.1").digest
 
@@ -195,7 +203,7 @@ def any_entry(draw: st.DrawFn) -> Entry:
         draw(st.integers(1, 3)),
         published=f"2026-01-0{draw(st.integers(1, 3))}T00:00:00Z",
     )
-    entry = admitted(entry, draw(st.sampled_from([STABLE, CANDIDATE, REFUSED])))
+    entry = judged(entry, draw(st.sampled_from([STABLE, CANDIDATE, REFUSED])))
     states: list[State] = ["yanked", "deprecated"]
     return in_state(entry, draw(st.sampled_from(states))) if draw(st.booleans()) else entry
 
@@ -237,58 +245,127 @@ def test_yanking_is_as_if_the_image_were_not_there(entries: list[Entry]) -> None
 
 def test_a_report_that_tells_nothing_new_changes_nothing() -> None:
     old = stable()
-    assert reconciled(old, admitted(draft(published=None, size=9), STABLE)) is old
+    assert reconciled(old, judged(draft(published=None, size=9), STABLE)) is old
 
 
 def test_tests_on_other_hosts_are_kept_and_older_ones_of_the_same_host_replaced() -> None:
-    old = stable(tests=(result(), result("gpu", sm="8.0"), result("gpu", sm="9.0")))
+    old = draft(tests=(result(), result("gpu", sm="8.0"), result("gpu", sm="9.0")))
     later = "2026-11-24T10:00:00Z"
-    new = stable(tests=(result(at=later), result("gpu", at=later, sm="9.0")))
+    new = draft(tests=(result(at=later), result("gpu", at=later, sm="9.0")))
     found = [(test.suite, test.sm, test.at == later) for test in reconciled(old, new).tests]
     assert found == [("contents", None, True), ("gpu", "8.0", False), ("gpu", "9.0", True)]
 
 
-def second_look(verdict: Verdict) -> Entry:
-    return admitted(draft(tests=(result(at="2026-11-24T10:00:00Z"),)), verdict)
+DAY = "2026-11-24T10:00:00Z"
+NEXT_DAY = "2026-11-25T10:00:00Z"
 
 
 def test_a_host_without_a_gpu_does_not_demote() -> None:
-    after = reconciled(stable(), second_look(CANDIDATE))
+    after = reconciled(stable(), judged(draft(), CANDIDATE, DAY))
     assert (after.channel, after.repository, after.status.state) == ("stable", "pytorch", "active")
 
 
 def test_a_candidate_is_promoted_by_a_gpu() -> None:
-    after = reconciled(admitted(draft(), CANDIDATE), second_look(STABLE))
+    after = reconciled(judged(draft(), CANDIDATE), judged(draft(), STABLE, DAY))
     assert (after.channel, after.repository, after.status.state) == ("stable", "pytorch", "active")
 
 
-def test_what_fails_later_loses_its_moving_tags_and_keeps_its_name() -> None:
+@pytest.mark.parametrize("found", [REFUSED, BROKEN])
+def test_what_fails_later_loses_its_moving_tags_and_keeps_its_name(found: Found) -> None:
     old = stable()
-    after = reconciled(old, second_look(REFUSED))
+    after = reconciled(old, judged(draft(), found, DAY))
     assert (after.status.state, after.channel) == ("unpublished", None)
     assert (after.repository, after.tags) == (old.repository, old.tags)
     assert floating_tags([after]) == {}
-    assert reconciled(
-        after, admitted(draft(tests=(result(at="2026-11-25T10:00:00Z"),)), STABLE)
-    ).channel
+    assert reconciled(after, judged(draft(), STABLE, NEXT_DAY)).channel == "stable"
 
 
-@pytest.mark.parametrize("state", ["yanked", "quarantined"])
-def test_what_a_person_decided_stays(state: State) -> None:
-    after = reconciled(in_state(stable(), state), second_look(STABLE))
-    assert after.status.state == state
-    assert len(after.tests) == 1
+def test_a_pass_elsewhere_does_not_undo_a_failure() -> None:
+    failed = judged(draft(), BROKEN, sm="7.5")
+    after = reconciled(failed, judged(draft(), STABLE, DAY))
+    assert (after.status.state, after.channel, after.tags) == ("unpublished", None, ())
+    assert after.repository == "staging/pytorch"
+    assert after.status.reason.startswith("gpu: fail (sm 7.5, driver 580.1), ")
+
+
+def test_two_halves_of_a_proof_are_one() -> None:
+    """A host that could not tell of the GPU mends what another one could not tell of the rest."""
+    first = judged(draft(), ("fail", "pass"))
+    after = reconciled(first, judged(draft(), CANDIDATE, DAY))
+    assert (after.channel, after.repository, after.tags) == ("stable", "pytorch", stable().tags)
+
+
+FOUND = st.tuples(*(2 * [st.sampled_from([*OUTCOMES, "bad-host"])]))
+REPORTS = st.lists(
+    st.builds(
+        judged,
+        st.just(draft()),
+        FOUND,
+        st.integers(1, 4).map(lambda day: f"2026-12-0{day}T10:00:00Z"),
+        st.sampled_from(["7.5", "9.0"]),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(reports=REPORTS, seed=st.randoms(use_true_random=False), data=st.data())
+def test_neither_order_nor_split_of_reports_decides(
+    reports: list[Entry], seed: Any, data: st.DataObject
+) -> None:
+    def standing(parts: list[list[Entry]]) -> object:
+        found: Entry | None = None
+        for part in parts:
+            tests = tuple(test for entry in part for test in entry.tests)
+            found = reconciled(found, admitted(part[0].model_copy(update={"tests": tests})))
+        assert found is not None
+        names = set(floating_tags([found]))
+        return found.status.state, found.status.reason, found.channel, names, found.tests
+
+    shuffled = list(reports)
+    seed.shuffle(shuffled)
+    cut = data.draw(st.integers(0, len(reports) - 1))
+    parts = [part for part in (shuffled[:cut], shuffled[cut:]) if part]
+    one_by_one = standing([[report] for report in reports])
+    assert standing([[report] for report in shuffled]) == one_by_one
+    assert one_by_one == standing([*([report] for report in parts[0]), *parts[1:]])
+
+
+@pytest.mark.parametrize("state", sorted(DECIDED))
+@pytest.mark.parametrize("found", [STABLE, CANDIDATE, BROKEN])
+def test_what_a_person_decided_stays(state: State, found: Found) -> None:
+    old = in_state(stable(), state)
+    after = reconciled(old, judged(draft(), found, DAY))
+    assert (after.status, after.tags, after.repository) == (old.status, old.tags, old.repository)
+    assert after.channel == (None if found == BROKEN else "stable")
+    assert reconciled(after, judged(draft(), STABLE, NEXT_DAY)).channel == "stable"
 
 
 def test_a_person_can_decide_without_a_new_test() -> None:
     assert reconciled(stable(), in_state(stable(), "yanked")).status.state == "yanked"
 
 
-def test_unknown_fields_survive_a_second_look() -> None:
-    old = Entry(**{**dict(stable()), "novelty": {"9.0": "tested"}})
-    assert reconciled(old, second_look(STABLE)).extra == {"novelty": {"9.0": "tested"}}
+def test_what_fails_and_is_decided_on_is_in_no_channel() -> None:
+    failed = reconciled(stable(), judged(draft(), BROKEN, DAY))
+    after = reconciled(failed, in_state(failed, "deprecated"))
+    assert (after.status.state, after.channel) == ("deprecated", None)
+    assert floating_tags([after]) == {}
+
+
+def test_unknown_fields_survive_a_second_look_at_every_level() -> None:
+    tree = stable().to_json()
+    tree["novelty"] = {"9.0": "tested"}
+    for name in ("stack", "driver", "status"):
+        tree[name]["note"] = {"in": name}
+    old = Entry.model_validate_json(json.dumps(tree))
+    after = reconciled(old, judged(draft(), BROKEN, DAY))
+    assert after.status.state == "unpublished"
+    assert after.extra == {"novelty": {"9.0": "tested"}}
+    for part, name in ((after.stack, "stack"), (after.driver, "driver"), (after.status, "status")):
+        assert part.extra == {"note": {"in": name}}
 
 
 def test_another_image_is_not_mixed_with_the_old_one() -> None:
-    new = second_look(STABLE).model_copy(update={"digest": sha256(b"rebuilt")})
+    new = judged(draft(), STABLE, DAY).model_copy(update={"digest": sha256(b"rebuilt")})
     assert reconciled(stable(), new) is new

@@ -13,6 +13,7 @@ import pytest
 
 from curator import matrix, policy
 from curator.errors import InputError
+from curator.farm._entry import _tests
 from curator.oci import canonical_json, sha256
 from curator.smoke import (
     MAX_PROGRAM_BYTES,
@@ -271,7 +272,7 @@ def test_a_bad_host_is_blamed_for_failures_alone() -> None:
     failing = report(probe(), passed(gpu=None), H200).blaming("the base fails too")
     assert (failing.gpu, failing.verdict) == ("bad-host", "bad-host")
     assert report(probe(), passed(), H200).blaming("the base fails too").gpu == "pass"
-    assert policy.gates(failing).channel == "candidate"
+    assert policy.gates(_tests(failing, sha256(b""))).channel == "candidate"
 
 
 @pytest.mark.parametrize(
