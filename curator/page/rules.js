@@ -6,7 +6,7 @@
 const rules = (() => {
   "use strict";
 
-  const { ValueError, compare_lists } = versions;
+  const { ValueError, compare_lists, quoted, squeezed } = versions;
   const { answer, format, highest, is_least, is_less, numbers, text_of } = compat;
 
   // judge
@@ -411,8 +411,9 @@ const rules = (() => {
       python(image.python);
   }
 
-  function matcher(name, wish) {
-    if (wish === null) return () => true;
+  function matcher(name, asked) {
+    if (asked === null) return () => true;
+    const wish = squeezed(asked);
     try {
       if (/^[0-9]/.test(wish)) {
         versions.parse(wish);
@@ -426,7 +427,7 @@ const rules = (() => {
     } catch (error) {
       if (!(error instanceof ValueError)) throw error;
       const message = "is neither a version such as 2.9 nor a range such as >=2.6,<2.9";
-      throw new ValueError(`${name} '${wish}' ${message}`);
+      throw new ValueError(`${name} ${quoted(wish)} ${message}`);
     }
   }
 

@@ -27,6 +27,15 @@ from curator.resolve._builds import Claim, Combination, claims
 from curator.resolve._catalogue import Catalogue, catalogue, ordered
 from curator.resolve._judge import PLATFORMS, Judge, platform_of
 from curator.resolve._misses import Change, Miss, change, nearest
+from curator.resolve._names import (
+    architecture,
+    architecture_of,
+    called,
+    driver,
+    gpu,
+    quoted,
+    squeezed,
+)
 from curator.resolve._values import (
     OFFERED,
     RUN,
@@ -42,7 +51,7 @@ from curator.resolve._values import (
     Wishes,
     latest,
 )
-from curator.resolve._words import architecture_of, driver, gpu, pasted
+from curator.resolve._words import pasted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -71,7 +80,9 @@ __all__ = [
     "Resolution",
     "Tested",
     "Wishes",
+    "architecture",
     "architecture_of",
+    "called",
     "catalogue",
     "change",
     "claims",
@@ -306,13 +317,15 @@ class _Search:
 def _matcher(name: str, wish: str | None) -> Callable[[str], bool]:
     if wish is None:
         return lambda _: True
+    wish = squeezed(wish)
     try:
         if wish[:1].isdigit():
             Version(wish)
             return cache(lambda text: begins(text, wish))
         asked = SpecifierSet(wish)
     except (InvalidVersion, InvalidSpecifier) as error:
-        message = f"{name} {wish!r} is neither a version such as 2.9 nor a range such as >=2.6,<2.9"
+        about = "is neither a version such as 2.9 nor a range such as >=2.6,<2.9"
+        message = f"{name} {quoted(wish)} {about}"
         raise InputError(Diagnostic(code="version", message=message)) from error
     return cache(lambda text: asked.contains(text, prereleases=True))
 
