@@ -504,10 +504,11 @@ const rules = (() => {
   ]);
 
   function why(found, facts) {
-    const telling = found.gates.filter((one) =>
-      found.says === "yes" ? TELLING.has(one.answer.rule) : one.answer.says === found.says,
-    );
-    return [...new Set(telling.map((one) => text_of(one.answer, facts)))].join("; ");
+    const has_passed = found.gates.some((one) => one.answer.rule === "test-passed");
+    let gates = found.gates.filter((one) => one.answer.says === found.says);
+    if (found.says === "yes") gates = gates.filter((one) => TELLING.has(one.answer.rule));
+    else if (has_passed) gates = gates.filter((one) => !["G2", "G3"].includes(one.gate));
+    return [...new Set(gates.map((one) => text_of(one.answer, facts)))].join("; ");
   }
 
   function answer_json(found, facts) {

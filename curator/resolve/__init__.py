@@ -331,10 +331,13 @@ def _matcher(name: str, wish: str | None) -> Callable[[str], bool]:
 
 
 def why(judgement: Judgement) -> str:
-    """Return the reasons in one sentence: what decided, and for a yes what it rests on."""
-    if judgement.says != "yes":
-        return "; ".join(
-            dict.fromkeys(g.answer.text for g in judgement.gates if g.answer.says == judgement.says)
-        )
-    told = [g.answer.text for g in judgement.gates if g.answer.rule in _TELLING]
-    return "; ".join(dict.fromkeys(told))
+    """Return the reasons in one sentence: what decided, and for a yes what it rests on.
+
+    What is said by gates that a passed test stands above is no reason against an image.
+    """
+    gates = [gate for gate in judgement.gates if gate.answer.says == judgement.says]
+    if judgement.says == "yes":
+        gates = [gate for gate in gates if gate.answer.rule in _TELLING]
+    elif any(gate.answer.rule == "test-passed" for gate in judgement.gates):
+        gates = [gate for gate in gates if gate.gate not in {"G2", "G3"}]
+    return "; ".join(dict.fromkeys(gate.answer.text for gate in gates))
