@@ -96,6 +96,13 @@ const versions = (() => {
   }
 
   const is_prerelease = (version) => version.pre !== null || version.dev !== null;
+
+  // Whether a version is a pre-release, as pip takes only where it is named.
+  function is_early(text) {
+    const plain = squeezed(text).replace(/\.\*$/, "");
+    return VERSION.test(plain) && is_prerelease(parse(plain));
+  }
+
   const open = (version) => ({ ...version, local: null });
 
   // Whether a version is after another and the post-releases and local versions of that.
@@ -172,7 +179,7 @@ const versions = (() => {
     ValueError,
     compare,
     compare_lists,
-    is_prerelease,
+    is_early,
     parse,
     quoted,
     specifier_set,

@@ -143,7 +143,10 @@ def test_of_tests_at_the_same_time_the_first_is_named(page: Page) -> None:
 
 
 def test_what_is_resolved_is_the_same_in_the_same_order(page: Page) -> None:
-    versions = ("2.10", "2", "==2.9.*", ">=2.9,<2.10", "~=2.9", "!=2.9.1", "<2.10", ">2.9.1", "")
+    versions = [
+        "2.10", "2", "==2.9.*", ">=2.9,<2.10", "~=2.9", "!=2.9.1", "<2.10", ">2.9.1", "",
+        " >= 2.9 ,<2.10.0rc2", ">=2.10.0rc1", "2.10.0rc1", "!=2.10.0rc1", "\ufeff2.9\xa0",
+    ]  # fmt: skip
     for seed in range(20):
         dice = random.Random(seed)  # noqa: S311 - the same every time
         known = pages.of([pages.invented_image(dice, number) for number in range(50)])
@@ -153,7 +156,7 @@ def test_what_is_resolved_is_the_same_in_the_same_order(page: Page) -> None:
                 Wishes(
                     framework=dice.choice([None, None, "pytorch"]),
                     version=dice.choice([None, None, *versions]),
-                    cuda=dice.choice([None, None, "12", "12.8", ">=12.6"]),
+                    cuda=dice.choice([None, None, "12", "12.8", "12.8.1", ">=12.6"]),
                     python=dice.choice([None, None, None, "3.12"]),
                     channel=dice.choice([None, None, "stable"]),
                     prefer=dice.choice(["newest", "fastest"]),
