@@ -16,6 +16,7 @@ from curator.resolve import (
     Judgement,
     Wishes,
     change,
+    gpu,
     judge,
     ordered,
     resolve,
@@ -153,6 +154,16 @@ def test_a_forward_package_is_for_data_centre_gpus_and_its_branches(
 ) -> None:
     there = image("pytorch", "2.9.1", label(package, PYTORCH_128, requires={}, forward=package))
     assert judge(there, host(driver, gpu), FACTS).says == says
+
+
+def test_of_a_virtual_gpu_neither_forward_packages_nor_brands_are_known() -> None:
+    where = Host(driver="535.104.05", gpus=(gpu("NVIDIA A40-48Q"),))
+    asks = {"NVIDIA_REQUIRE_CUDA": "cuda>=12.8 brand=nvidia,driver>=535,driver<536"}
+    there = image("x", "1", label("12.8", ("8.6",), requires=asks, forward="12.8"))
+    found = {(gate.gate, gate.answer.says) for gate in judge(there, where, FACTS).gates}
+    assert {("G1", "unknown"), ("G2", "unknown")} <= found
+    plain = image("x", "1", label("12.8", ("8.6",)))
+    assert judge(plain, where, FACTS).says == "yes"
 
 
 def test_a_forward_package_brings_the_driver_that_compiles_ptx() -> None:
