@@ -304,7 +304,7 @@ const words = (() => {
 
   function lines_of(text) {
     const plain = text.replaceAll("\ufeff", "").replace(LINE_END, "\n").replace(ESCAPE, "");
-    return plain.replace(QUOTED, "").split("\n").map(squeezed);
+    return plain.replace(QUOTED, "").split("\n").filter(Boolean).map(squeezed);
   }
 
   // The driver that all numbers are of, of which some may be cut.
@@ -435,11 +435,14 @@ const words = (() => {
       else if (last && row.length === last.columns.length) last.rows.push(row);
       else if (!last || last.columns.length) free.push(row);
     }
-    return [...queries.flatMap((query) => query_in(query, names)), loose(free, names)];
+    const found = queries.map(({ columns, rows }) => rows.map((row) => told(columns, row, names)));
+    found.push(free.map((row) => loose(row, names)));
+    return found.flatMap(together);
   }
 
-  function query_in({ columns, rows }, names) {
-    const found = rows.flatMap((row) => told(columns, row, names) ?? []);
+  // The GPUs of rows as one machine's, and each driver, which have to be the same.
+  function together(rows) {
+    const found = rows.filter((one) => one !== null);
     const gpus = found.flatMap((one) => one.gpus).slice(0, MAX_GPUS);
     return [read(gpus), ...found.map((one) => read([], one.driver))];
   }
@@ -492,19 +495,13 @@ const words = (() => {
 
   const is_telling = (cell) => is_error(cell) || is_brand(cell) || COMPUTE.test(cell);
 
-  // Rows that nothing announces.
-  function loose(rows, names) {
-    const gpus = [];
-    const numbers = [];
-    for (const row of rows) {
-      const name = row.find((cell) => names.is_name(cell)) ?? null;
-      const sm = row.find((cell) => COMPUTE.test(cell)) ?? null;
-      const found = row.filter((cell) => DOTTED.test(cell));
-      if (name === null || !(sm || found.length || row.some((cell) => PLACE.test(cell)))) continue;
-      gpus.push(with_sm(names.called(name), sm));
-      numbers.push(...found.slice(0, 1));
-    }
-    return read(gpus.slice(0, MAX_GPUS), numbers[0] ?? null);
+  // What a row tells that nothing announces; null if it is any line of text.
+  function loose(row, names) {
+    const name = row.find((cell) => names.is_name(cell)) ?? null;
+    const sm = row.find((cell) => COMPUTE.test(cell)) ?? null;
+    const known = row.find((cell) => DOTTED.test(cell)) ?? null;
+    if (name === null || !(sm || known || row.some((cell) => PLACE.test(cell)))) return null;
+    return read([with_sm(names.called(name), sm)], known);
   }
 
   // A GPU with the compute capability that its driver says.

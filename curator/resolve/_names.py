@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Final, cast
 
 from curator.facts import facts
@@ -98,6 +98,7 @@ def gpu(text: str) -> Gpu:
     return _gpu(meant[0], plain)
 
 
+@lru_cache(maxsize=1024)
 def called(name: str) -> Gpu:
     """Return the GPU that a driver calls so; of one that is not known, no more than its name.
 

@@ -110,7 +110,7 @@ def pasted(text: str) -> Host:
 def _lines(text: str) -> list[str]:
     """Return the lines of a text without colours and marks of quotation."""
     plain = _ESCAPE.sub("", _LINE_END.sub("\n", text.replace("\ufeff", "")))
-    return [squeezed(line) for line in _QUOTED.sub("", plain).split("\n")]
+    return [squeezed(line) for line in _QUOTED.sub("", plain).split("\n") if line]
 
 
 def _one_driver(numbers: Sequence[str]) -> str | None:
@@ -232,12 +232,13 @@ def _values(lines: Iterable[str]) -> Iterator[_Read]:
         elif not queries or queries[-1][0]:
             loose.append(row)
     for columns, rows in queries:
-        yield from _query(columns, rows)
-    yield _loose(loose)
+        yield from _together(_told(columns, row) for row in rows)
+    yield from _together(_loose(row) for row in loose)
 
 
-def _query(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[_Read]:
-    told = [found for row in rows if (found := _told(columns, row))]
+def _together(rows: Iterable[_Read | None]) -> Iterator[_Read]:
+    """Yield the GPUs of rows as one machine's, and each driver, which have to be the same."""
+    told = [found for found in rows if found]
     yield _Read(tuple(gpu for found in told for gpu in found.gpus)[:MAX_GPUS])
     yield from (_Read((), found.driver) for found in told)
 
@@ -256,6 +257,8 @@ def _columns(line: str, row: Sequence[str]) -> list[str] | None:
 def _row(line: str) -> list[str]:
     if "|" in line or len(line) > MAX_TEXT // 64:
         return []
+    if '"' not in line:
+        return [cell.strip() for cell in line.split(",")] if line else []
     try:
         return [cell.strip() for cell in next(csv.reader([line], skipinitialspace=True), [])]
     except csv.Error:
@@ -280,18 +283,14 @@ def _is_telling(cell: str) -> bool:
     return _is_error(cell) or is_brand(cell) or _COMPUTE.fullmatch(cell) is not None
 
 
-def _loose(rows: Iterable[Sequence[str]]) -> _Read:
-    """Read rows that nothing announces."""
-    gpus: list[Gpu] = []
-    numbers: list[str] = []
-    for row in rows:
-        name = next((cell for cell in row if is_name(cell)), None)
-        sm = next((cell for cell in row if _COMPUTE.fullmatch(cell)), None)
-        found = [cell for cell in row if _DOTTED.fullmatch(cell)]
-        if name and (sm or found or any(_PLACE.fullmatch(cell) for cell in row)):
-            gpus.append(_with(called(name), sm))
-            numbers += found[:1]
-    return _Read(tuple(gpus[:MAX_GPUS]), numbers[0] if numbers else None)
+def _loose(row: Sequence[str]) -> _Read | None:
+    """Return what a row tells that nothing announces; None if it is any line of text."""
+    sm = next((cell for cell in row if _COMPUTE.fullmatch(cell)), None)
+    known = next((cell for cell in row if _DOTTED.fullmatch(cell)), None)
+    if not (sm or known or any(_PLACE.fullmatch(cell) for cell in row)):
+        return None
+    name = next((cell for cell in row if is_name(cell)), None)
+    return _Read((_with(called(name), sm),), known) if name else None
 
 
 def _with(found: Gpu, sm: str | None) -> Gpu:

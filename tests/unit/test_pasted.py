@@ -285,6 +285,7 @@ TABLE = text("531-windows-quoted")  # a GTX 1080 Ti with 531.14
     [
         (f"{H200}\n\n{TABLE}", "two drivers, 575.57.08 and 531.14|531.14 and 575.57.08"),
         (f"{TABLE}\n{H200}\n", "two drivers"),
+        (f"{H200}\nNVIDIA L4, 535.54.03, 8.9", "two drivers, 535.54.03 and 575.57.08"),
         (TABLE + text("550-p4"), "two drivers, 531.14 and 550.135"),
         (text("list-mixed") + text("list-mig-on-both"), "two machines, one with H100"),
         ("name\nNVIDIA H200\nname\nNVIDIA L4", "two machines, one with L4 and one with H200"),
@@ -341,11 +342,11 @@ def test_what_a_driver_that_fails_says_goes_before_a_machine_without_one() -> No
 
 @pytest.mark.parametrize(
     "piece",
-    ["| 0 ", "|", " ", "> ", "GPU 0: ", "Driver Version", "a, ", '"', "\x1b[", "0" * 9, "["],
+    ["| 0 ", "|", " ", "\n", "> ", "GPU 0: ", "Driver Version", "a, ", '"', "\x1b[", "0" * 9, "["],
 )
 def test_a_megabyte_of_anything_is_read_at_once(piece: str) -> None:
     long = (piece * (1_000_000 // len(piece) + 1))[:1_000_000]
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(ValueError, match="nothing of nvidia-smi"):
         pasted(long)
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 2
