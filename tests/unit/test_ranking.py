@@ -1,4 +1,4 @@
-"""What comes first of what runs, and what would come before it."""
+"""What comes first of what runs, for which reason, and what would come before it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from curator.errors import InputError
 from curator.facts import facts
-from curator.resolve import Host, Image, Wishes, ordered, resolve
+from curator.resolve import Host, Image, Wishes, judge, ordered, resolve, why
 from tests.images import PYTORCH_124, PYTORCH_128, host, image, label, published, ran
 
 FACTS = facts()
@@ -81,6 +81,7 @@ def test_a_speed_counts_while_the_newest_test_there_passes() -> None:
     plain, old = label("12.8", PYTORCH_128), "2026-01-01T10:00:00Z"
     broken = (
         ran("A100", "570.1", rate=900, at=old),
+        ran("A100", "580.1", at=old),
         ran("A100", "570.2", verdict="fail"),
     )
     slower = (ran("A100", "580.1", rate=900, at=old), ran("A100", "580.2", rate=50))
@@ -167,3 +168,17 @@ def test_misses_are_newer_than_what_runs() -> None:
         ("pytorch-2.9.1-cuda12.8-py3.12", ("driver >= 525.60.13",)),
         ("pytorch-2.9.1-cuda13.0-py3.12", ("driver >= 580.65.06",)),
     ]
+
+
+def test_the_reason_of_a_yes_is_nothing_that_said_no() -> None:
+    passed = (ran("A100", "580.65.06"),)
+    newer = label("13.2", ("9.0",), floor="590.44.01")
+    found = judge(image("x", "1", newer, tests=passed), host("580.95.05", "A100"), FACTS)
+    assert {(gate.gate, gate.answer.says) for gate in found.gates} >= {("G2", "no"), ("G3", "no")}
+    assert (found.says, why(found)) == ("yes", "tested on A100 with driver 580.65.06, 2026-11-22")
+    arm = judge(
+        image("x", "1", newer, tests=passed),
+        host("580.95.05", "A100", architecture="aarch64"),
+        FACTS,
+    )
+    assert (arm.says, why(arm)) == ("no", "built for linux/amd64, this host is linux/arm64")
