@@ -2,8 +2,11 @@
 
 - The driver's management library (NVML) is asked first, `nvidia-smi` where it is not to be had.
 - No library and no `nvidia-smi` means no GPU; one that is there and fails is an error that says so.
+- What a driver cannot tell (`[N/A]`, `[GPU is lost]`) is not known; without a driver's version
+  nothing is.
 - `CURATOR_OVERRIDE_DRIVER`, `CURATOR_OVERRIDE_GPU` (names with commas between, or `none`) and
-  `CURATOR_OVERRIDE_ARCH` go before what is found: they describe another machine.
+  `CURATOR_OVERRIDE_ARCH` go before what is found: they describe another machine, whose architecture
+  is that of its GPUs where it is not told.
 """
 
 from __future__ import annotations
@@ -19,21 +22,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from curator import smoke
 from curator.errors import Diagnostic, HostError, InputError
-from curator.resolve import Gpu, Host, driver, gpu
+from curator.resolve import Gpu, Host, architecture, architecture_of, called, driver, gpu
 from curator.smoke import HostFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-QUERY = "name,uuid,compute_cap,memory.total,driver_version"
+FIELDS = ("name", "uuid", "compute_cap", "memory.total", "driver_version")
 MIB = 1024**2
 TIMEOUT_S = 30
 DOCKER_TIMEOUT_S = 10
 _NUMBERS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){1,3}")
 OVERRIDES = ("CURATOR_OVERRIDE_DRIVER", "CURATOR_OVERRIDE_GPU", "CURATOR_OVERRIDE_ARCH")
-ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
 T = TypeVar("T")
+Row = dict[str, str]
 
 
 def this_host(environ: Mapping[str, str]) -> Host:
@@ -46,13 +49,13 @@ def this_host(environ: Mapping[str, str]) -> Host:
     chosen = {name: environ[name] for name in OVERRIDES if environ.get(name)}
     number = _read("CURATOR_OVERRIDE_DRIVER", chosen, driver)
     gpus = _read("CURATOR_OVERRIDE_GPU", chosen, _gpus)
-    architecture = _read("CURATOR_OVERRIDE_ARCH", chosen, _architecture)
+    named = _read("CURATOR_OVERRIDE_ARCH", chosen, architecture)
     found = Host() if number is not None and gpus is not None else driver_and_gpus()
     return replace(
         found,
         driver=found.driver if number is None else number,
         gpus=found.gpus if gpus is None else gpus,
-        architecture=os.uname().machine if architecture is None else architecture,
+        architecture=named or (architecture_of(gpus) if gpus else os.uname().machine),
         docker=None if chosen else _docker(),
     )
 
@@ -73,13 +76,16 @@ def host_facts() -> HostFacts:
         HostError: there is a driver, but it does not answer.
     """
     machine = os.uname()
-    rows = _nvidia_smi(QUERY)
+    rows = _rows(FIELDS)
+    found = [_tested(row) for row in rows]
+    gpus = tuple(one for one in found if one.name and one.uuid and one.sm)
+    if rows and not gpus:
+        raise HostError(
+            f"nvidia-smi names no GPU that answers: it says {', '.join(rows[0].values())}"
+        )
     return HostFacts(
-        gpus=tuple(
-            smoke.Gpu(name=name, uuid=uuid, sm=sm, memory_bytes=int(memory) * MIB)
-            for name, uuid, sm, memory, _ in rows
-        ),
-        driver=rows[0][4] if rows else None,
+        gpus=gpus,
+        driver=_driver(rows),
         kernel=machine.release,
         architecture=machine.machine,
     )
@@ -97,12 +103,6 @@ def _read(name: str, chosen: Mapping[str, str], reading: Callable[[str], T]) -> 
 def _gpus(text: str) -> tuple[Gpu, ...]:
     names = [name.strip() for name in text.split(",")]
     return () if names == ["none"] else tuple(gpu(name) for name in names if name)
-
-
-def _architecture(text: str) -> str:
-    if text not in ARCHITECTURES:
-        raise ValueError(f"{text!r} is none of {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[text]
 
 
 def _from_library() -> Host | None:
@@ -148,30 +148,58 @@ def _device(library: Any, number: int) -> Gpu:  # noqa: ANN401 - it has no types
 
 
 def _from_program() -> Host:
-    """Ask `nvidia-smi`; those of drivers before 510 do not tell compute capabilities."""
-    try:
-        rows = _nvidia_smi("name,driver_version,compute_cap")
-    except HostError:
-        rows = [[*row, ""] for row in _nvidia_smi("name,driver_version")]
-    gpus = tuple(_named(name, sm) for name, _, sm in rows)
-    return Host(driver=rows[0][1] if rows else None, gpus=gpus)
+    """Ask `nvidia-smi`; a GPU that does not answer keeps its place, and nothing is known of it."""
+    rows = _rows(("name", "driver_version", "compute_cap"))
+    gpus = tuple(_named(_known(row, "name"), _known(row, "compute_cap")) for row in rows)
+    return Host(driver=_driver(rows), gpus=gpus)
 
 
 def _named(name: str, sm: str) -> Gpu:
     """Return the GPU that a driver calls so; what it says of its compute capability counts."""
+    found = called(name)
+    return replace(found, sm=sm) if _NUMBERS.fullmatch(sm) else found
+
+
+def _tested(row: Row) -> smoke.Gpu:
+    """Return a GPU as evidence names it; one that shares the host's memory does not tell its size.
+
+    Source: github.com/mostlygeek/llama-swap/issues/782 (GB10), read 2026-11-28.
+    """
+    name, memory = _known(row, "name"), _known(row, "memory.total")
+    return smoke.Gpu(
+        name=name,
+        uuid=_known(row, "uuid"),
+        sm=_named(name, _known(row, "compute_cap")).sm or "",
+        memory_bytes=int(memory) * MIB if memory.isdecimal() else 0,
+    )
+
+
+def _driver(rows: Sequence[Row]) -> str | None:
+    """Return the version of the driver, which is the same for every GPU that tells it."""
+    versions = [row["driver_version"] for row in rows]
+    found = next((text for text in versions if _NUMBERS.fullmatch(text)), None)
+    if rows and found is None:
+        raise HostError(f"nvidia-smi says {versions[0]} for the driver's version: see `dmesg`")
+    return found
+
+
+def _rows(fields: Sequence[str]) -> list[Row]:
+    """Return what `nvidia-smi` tells of each GPU; drivers before 510 tell no compute capability."""
     try:
-        found = gpu(name)
-    except ValueError:
-        found = Gpu(name=name)
-    return replace(found, sm=sm) if sm.replace(".", "").isdecimal() else found
+        return _nvidia_smi(fields)
+    except HostError as error:
+        if "compute_cap" not in str(error):
+            raise
+        return _nvidia_smi([field for field in fields if field != "compute_cap"])
 
 
-def _nvidia_smi(query: str) -> list[list[str]]:
+def _nvidia_smi(fields: Sequence[str]) -> list[Row]:
     """Return a row per GPU; asked by field, since the table for people changes its words."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
-    command = [program, f"--query-gpu={query}", "--format=csv,noheader,nounits"]
+    query = f"--query-gpu={','.join(fields)}"
+    command = [program, query, "--format=csv,noheader,nounits"]
     try:
         result = subprocess.run(  # noqa: S603 - NVIDIA's own program
             command, capture_output=True, text=True, check=True, timeout=TIMEOUT_S
@@ -181,7 +209,13 @@ def _nvidia_smi(query: str) -> list[list[str]]:
             f"nvidia-smi is there but fails ({_why(error)}): check the driver"
         ) from error
     rows = [[cell.strip() for cell in line.split(",")] for line in result.stdout.splitlines()]
-    return [row for row in rows if len(row) == len(query.split(","))]
+    return [dict(zip(fields, row, strict=True)) for row in rows if len(row) == len(fields)]
+
+
+def _known(row: Row, field: str) -> str:
+    """Return what a row tells, or nothing where it says why not, as `[N/A]`."""
+    cell = row.get(field, "")
+    return "" if cell.startswith("[") else cell
 
 
 def _why(error: OSError | subprocess.SubprocessError) -> str:

@@ -95,7 +95,7 @@ def ran(
 ) -> Tested:
     """Return a GPU test of an image."""
     found: Any = {"sm": GPUS[gpu].sm, "driver": driver, "verdict": verdict, "at": at, "gpu": gpu}
-    return Tested(**found, speed={"matmul_float32_gflops": rate} if rate else {})
+    return Tested(**found, speed={"matmul_fp16_gflops": rate} if rate else {})
 
 
 def published() -> Catalogue:

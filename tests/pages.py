@@ -245,6 +245,6 @@ def invented_test(dice: random.Random) -> Tested:
         gpu=dice.choice([None, "A100", "a <b>GPU</b>"]),
         evidence=dice.choice([None, sha256(b"report")]),
         speed=dice.choice(
-            [{}, {"matmul_float32_gflops": dice.randint(1, 9), "copy_mb_s": 99}, {"copy_mb_s": 7}]
+            [{}, {"matmul_fp16_gflops": dice.randint(1, 9), "copy_mb_s": 99}, {"copy_mb_s": 7}]
         ),
     )

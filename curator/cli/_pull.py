@@ -37,7 +37,7 @@ host_options = _options(
         metavar="NAME",
         help="GPU: A100, 'RTX 4090', sm_80, 8.0; several times, or with commas, for several.",
     ),
-    click.option("--arch", metavar="NAME", help="What `uname -m` says: x86_64, aarch64."),
+    click.option("--arch", metavar="NAME", help="x86_64 (amd64) or aarch64 (arm64)."),
     click.option(
         "--nvidia-smi",
         "pasted",
@@ -99,24 +99,18 @@ def host_of(given: dict[str, Any]) -> Host:
     """Return the host that the flags describe, or without any of them this one."""
     from curator import resolve as rules  # noqa: PLC0415
 
-    file = given["pasted"]
+    file, driver, arch = given["pasted"], given["driver"], given["arch"]
     try:
-        if file is not None:
-            host = rules.pasted(file.read(MAX_PASTE))
-            return rules.Host(
-                driver=rules.driver(given["driver"]) if given["driver"] else host.driver,
-                gpus=_gpus(given["gpus"]) or host.gpus,
-                architecture=given["arch"] or host.architecture,
-            )
-        if not any(given[name] for name in ("driver", "gpus", "arch")):
+        if file is None and not any((driver, given["gpus"], arch)):
             from curator.host import this_host  # noqa: PLC0415
 
             return this_host(os.environ)
-        gpus = _gpus(given["gpus"])
+        host = rules.Host() if file is None else rules.pasted(file.read(MAX_PASTE))
+        gpus = _gpus(given["gpus"]) or host.gpus
         return rules.Host(
-            driver=rules.driver(given["driver"]) if given["driver"] else None,
+            driver=rules.driver(driver) if driver else host.driver,
             gpus=gpus,
-            architecture=given["arch"] or rules.architecture_of(gpus),
+            architecture=rules.architecture(arch) if arch else rules.architecture_of(gpus),
         )
     except ValueError as error:
         raise InputError(Diagnostic(code="host", message=str(error))) from error

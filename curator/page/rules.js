@@ -6,7 +6,7 @@
 const rules = (() => {
   "use strict";
 
-  const { ValueError, compare_lists } = versions;
+  const { ValueError, compare_lists, is_early, quoted, squeezed } = versions;
   const { answer, format, highest, is_least, is_less, numbers, text_of } = compat;
 
   // judge
@@ -270,6 +270,7 @@ const rules = (() => {
   // resolve
 
   const MOST_MISSES = 3;
+  const SPEED = "matmul_fp16_gflops";
   const SURE = ["tested", "tested-sm", "rule", null];
   const OFFERED = ["active", "candidate", "deprecated"];
 
@@ -311,14 +312,17 @@ const rules = (() => {
     const places = [...images.keys()].filter((place) => is_wanted(images[place]));
     const speeds = wishes.prefer === "fastest" ? speeds_of(images, host) : new Map();
     const speed = (place) => speeds.get(place) ?? 0;
-    places.sort((one, other) => speed(other) - speed(one));
+    const known = turns(images, wishes);
+    const turn = (image) => known.get(image);
+    places.sort(
+      (one, other) => turn(images[one]) - turn(images[other]) || speed(other) - speed(one),
+    );
     const found = { ranked: [], unknown: [], no: [] };
-    for (const order of deprecated_last(images, places)) {
-      for (const alike of runs(order, (place) => `${speeds.get(place)} ${images[place].version_code}`)) {
-        look(alike, images, judge_here, found);
-      }
+    const rank = (place) => [turn(images[place]), speeds.get(place), images[place].version_code];
+    for (const alike of runs(places, (place) => rank(place).join(" "))) {
+      look(alike, images, judge_here, found);
     }
-    const misses = nearest(newer(found.ranked, found.no), facts, MOST_MISSES);
+    const misses = nearest(newer(found.ranked, found.no, turn), facts, MOST_MISSES);
     return {
       considered: places.length,
       ranked: found.ranked,
@@ -328,9 +332,13 @@ const rules = (() => {
     };
   }
 
-  function deprecated_last(images, places) {
-    const is_last = (place) => images[place].state === "deprecated";
-    return [places.filter((place) => !is_last(place)), places.filter(is_last)];
+  // Which images come before which, whatever else is said of them: the lower first.
+  function turns(images, wishes) {
+    const parts = (wishes.version ?? "").split(",");
+    const is_asked = parts.some((part) => is_early(part.replace(/^[ =<>~]+/, "")));
+    const early = (version) => Number(!is_asked && is_early(version));
+    const turn = ({ version, state }) => early(version) + 2 * Number(state === "deprecated");
+    return new Map(images.map((image) => [image, turn(image)]));
   }
 
   // Neighbours of which a key says the same.
@@ -362,16 +370,18 @@ const rules = (() => {
     found.ranked.push(...good.map(([, match]) => match));
   }
 
-  // The highest rates measured on the host's compute capabilities, by place.
+  // Each image's rate on the slowest of the host's compute capabilities, by place: that of the
+  // newest test there, and none where that one failed.
   function speeds_of(images, host) {
     const sms = new Set(host.gpus.map((gpu) => gpu.sm));
     const found = new Map();
     for (const [place, image] of images.entries()) {
-      for (const { sm, verdict, speed } of image.tests) {
-        if (!speed || !Object.keys(speed).length || !sms.has(sm) || verdict !== "pass") continue;
-        const rates = Object.entries(speed).filter(([name]) => name.startsWith("matmul_"));
-        found.set(place, Math.max(0, found.get(place) ?? 0, ...rates.map(([, rate]) => rate)));
+      const rates = new Map();
+      for (const { sm, verdict, speed } of sorted_by(image.tests, age)) {
+        if (verdict !== "pass") rates.delete(sm);
+        else if (sms.has(sm) && speed && SPEED in speed) rates.set(sm, speed[SPEED]);
       }
+      if (rates.size && rates.size === sms.size) found.set(place, Math.min(...rates.values()));
     }
     return found;
   }
@@ -385,15 +395,16 @@ const rules = (() => {
     return sorted_by([...firsts.values()], (match) => match.image.framework);
   }
 
-  // What does not run; where something runs, only what is newer than that.
-  function newer(ranked, rejected) {
+  // What does not run; where something runs, only what would go before that.
+  function newer(ranked, rejected, turn) {
     const best = new Map();
+    const order = (image) => [turn(image), image.version_code];
     for (const { image } of ranked) {
-      if (!best.has(image.framework)) best.set(image.framework, image.version_code);
+      if (!best.has(image.framework)) best.set(image.framework, order(image));
     }
     return rejected.filter(({ image }) => {
       const newest = best.get(image.framework);
-      return newest === undefined || image.version_code < newest;
+      return newest === undefined || compare_lists(order(image), newest) < 0;
     });
   }
 
@@ -411,12 +422,13 @@ const rules = (() => {
       python(image.python);
   }
 
-  function matcher(name, wish) {
-    if (wish === null) return () => true;
+  function matcher(name, asked) {
+    if (asked === null) return () => true;
+    const wish = squeezed(asked);
     try {
       if (/^[0-9]/.test(wish)) {
         versions.parse(wish);
-        const beginning = wish.split(".");
+        const beginning = wish.split(".").slice(0, name === "cuda" ? 2 : undefined);
         return (text) => {
           const parts = text.split(".");
           return beginning.every((part, place) => parts[place] === part);
@@ -426,7 +438,7 @@ const rules = (() => {
     } catch (error) {
       if (!(error instanceof ValueError)) throw error;
       const message = "is neither a version such as 2.9 nor a range such as >=2.6,<2.9";
-      throw new ValueError(`${name} '${wish}' ${message}`);
+      throw new ValueError(`${name} ${quoted(wish)} ${message}`);
     }
   }
 
@@ -503,10 +515,11 @@ const rules = (() => {
   ]);
 
   function why(found, facts) {
-    const telling = found.gates.filter((one) =>
-      found.says === "yes" ? TELLING.has(one.answer.rule) : one.answer.says === found.says,
-    );
-    return [...new Set(telling.map((one) => text_of(one.answer, facts)))].join("; ");
+    const has_passed = found.gates.some((one) => one.answer.rule === "test-passed");
+    let gates = found.gates.filter((one) => one.answer.says === found.says);
+    if (found.says === "yes") gates = gates.filter((one) => TELLING.has(one.answer.rule));
+    else if (has_passed) gates = gates.filter((one) => !["G2", "G3"].includes(one.gate));
+    return [...new Set(gates.map((one) => text_of(one.answer, facts)))].join("; ");
   }
 
   function answer_json(found, facts) {

@@ -1,10 +1,21 @@
-// Versions of PEP 440 and specifiers of them, as Python's `packaging` reads them.
+// Versions of PEP 440 and specifiers of them, as Python's `packaging` reads them; and how any text
+// is read and shown (`squeezed` and `quoted` of curator.resolve._names).
 //
 // Throws a ValueError where `packaging` raises InvalidVersion or InvalidSpecifier.
 const versions = (() => {
   "use strict";
 
   class ValueError extends Error {}
+
+  // All that Python or JavaScript takes for a space.
+  const SPACES =
+    /[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/g;
+  // Half of a surrogate pair counts only where it stands alone.
+  const UNPRINTABLE = /[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\ud800-\udfff]/gu;
+
+  const squeezed = (text) =>
+    text.replaceAll("\ufeff", "").replace(SPACES, " ").replace(/^ | $/g, "");
+  const quoted = (text) => `'${text.replace(UNPRINTABLE, "\ufffd")}'`;
 
   const PUBLIC =
     "v?(?:([0-9]+)!)?([0-9]+(?:\\.[0-9]+)*)" +
@@ -85,6 +96,13 @@ const versions = (() => {
   }
 
   const is_prerelease = (version) => version.pre !== null || version.dev !== null;
+
+  // Whether a version is a pre-release, as pip takes only where it is named.
+  function is_early(text) {
+    const plain = squeezed(text).replace(/\.\*$/, "");
+    return VERSION.test(plain) && is_prerelease(parse(plain));
+  }
+
   const open = (version) => ({ ...version, local: null });
 
   // Whether a version is after another and the post-releases and local versions of that.
@@ -157,5 +175,14 @@ const versions = (() => {
     }[sign];
   }
 
-  return { ValueError, compare, compare_lists, parse, specifier_set };
+  return {
+    ValueError,
+    compare,
+    compare_lists,
+    is_early,
+    parse,
+    quoted,
+    specifier_set,
+    squeezed,
+  };
 })();

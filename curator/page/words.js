@@ -5,7 +5,7 @@
 const words = (() => {
   "use strict";
 
-  const { ValueError } = versions;
+  const { ValueError, quoted, squeezed } = versions;
 
   const MAX_NAME = 100;
   const MAX_TEXT = 1024 * 1024;
@@ -20,39 +20,33 @@ const words = (() => {
   );
   const CUDA = /^(?:cuda)?[ -]?[0-9]{1,2}\.[0-9]{1,2}(?:\.[0-9]{1,2})?$/;
 
-  // Python's \b, for whole words of every language.
-  const [BEGIN, END] = ["(?<![\\p{L}\\p{N}_])", "(?![\\p{L}\\p{N}_])"];
-  const every = (pattern) => new RegExp(pattern, "gu");
-  const MEMORY = every(
-    `${BEGIN}[0-9]{1,3} ?g(?:i?b)?${END}|${BEGIN}(?:hbm|gddr)[0-9]?[ex]?${END}`,
+  const MEMORY = /\b[0-9]{1,3} ?g(?:i?b)?\b|\b(?:hbm|gddr)[0-9]?[ex]?\b/g;
+  const FORM = new RegExp(
+    "\\b(?:sxm[0-9]?|pci-?e?|nvl[0-9]*|hgx|dgx|mig|laptop|mobile|notebook|with|max-?q|design|gpu" +
+      "|graphics|card|superchip)\\b",
+    "g",
   );
-  const FORM = every(
-    `${BEGIN}(?:sxm[0-9]?|pci-?e?|nvl[0-9]*|hgx|dgx|mig|laptop|mobile|notebook|with|max-?q` +
-      `|design|gpu|graphics|card|superchip)${END}`,
-  );
-  const SLICE = every(`-[0-9]{1,3}(?:-[0-9]{1,3})?[qcab][0-9]?${END}`);
-  const MAKER = every(`${BEGIN}(?:nvidia|corporation|grid)${END}`);
+  const SLICE = /-[0-9]{1,3}(?:-[0-9]{1,3})?[qcab][0-9]?\b/g;
+  const MAKER = /\b(?:nvidia|corporation|grid)\b/g;
+  const VIRTUAL = new RegExp(`${SLICE.source}|\\bgrid\\b`);
   const LINE = /^(?:geforce|quadro|tesla)/;
   const BRANDS = ["nvidia", "tesla", "geforce", "quadro", "titan", "grid", "rtx"];
   const REST = /[^a-z0-9]+/g;
-  const GRACE = ["GH200", "GB200", "GB300", "GB10"];
+  const ARM = ["GH200", "GB200", "GB300", "GB10", "T4G"];
 
   const key_of = (text) => text.toLowerCase().replace(MAKER, " ").replace(REST, "");
   const digits = (sm) => sm.replaceAll(".", "");
   const number = (sm) => Number(digits(sm));
   const empty = () => ({ name: null, sm: null, kind: null });
-  const squeezed = (text) => text.trim().split(/\s+/).filter(Boolean).join(" ");
+  // Texts are as long as Python counts them: letters, not halves of them.
+  const is_longer = (text, most) => text.length > most && [...text].length > most;
+  const cut = (text) => [...text].slice(0, MAX_NAME).join("");
+  const is_brand = (text) => BRANDS.some((brand) => text.toLowerCase().startsWith(brand));
+  const is_virtual = (text) => VIRTUAL.test(text.toLowerCase());
 
   function without_extras(text) {
     const plain = text.toLowerCase().replace(MAKER, " ");
     return [SLICE, MEMORY, FORM].reduce((left, extra) => left.replace(extra, " "), plain);
-  }
-
-  // Text as Python shows it: in quotes.
-  function quoted(text) {
-    const mark = text.includes("'") && !text.includes('"') ? '"' : "'";
-    const escapes = { "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", [mark]: `\\${mark}` };
-    return mark + [...text].map((letter) => escapes[letter] ?? letter).join("") + mark;
   }
 
   const add = (found, key, product) => {
@@ -96,7 +90,7 @@ const words = (() => {
     }
 
     gpu(text) {
-      const plain = text.trim();
+      const plain = squeezed(text);
       const found = CAPABILITY.exec(plain.toLowerCase());
       if (found && (found[1] || found[3])) return this.capability(`${Number(found[2])}.${found[4]}`);
       const meant = this.meant(plain);
@@ -105,25 +99,24 @@ const words = (() => {
         const names = meant.map((product) => `${product.name} (sm_${digits(product.sm)})`);
         throw new ValueError(`${quoted(plain)} is ${names.join(" or ")}: say which`);
       }
-      return gpu_of(meant[0]);
+      return gpu_of(meant[0], plain);
     }
 
     called(name) {
       const plain = squeezed(name);
-      const cut = plain.endsWith("..");
-      const meant = cut ? this.beginning(plain.replace(/[. ]+$/, "")) : this.meant(plain);
-      if (meant.length === 1) return gpu_of(meant[0]);
+      const meant = plain.endsWith("..") ? this.beginning(plain.replace(/[. ]+$/, "")) : this.meant(plain);
+      if (meant.length === 1) return gpu_of(meant[0], plain);
       const [sms, kinds] = ["sm", "kind"].map((field) => [...new Set(meant.map((one) => one[field]))]);
+      const kind = kinds.length === 1 ? kinds[0] : kind_of(plain);
       return {
-        name: plain.slice(0, MAX_NAME) || null,
+        name: cut(plain) || null,
         sm: sms.length === 1 ? sms[0] : null,
-        kind: kinds.length === 1 ? kinds[0] : kind_of(plain),
+        kind: is_virtual(plain) ? null : kind,
       };
     }
 
     is_name(text) {
-      const plain = text.toLowerCase();
-      return BRANDS.some((brand) => plain.startsWith(brand)) && this.meant(text).length > 0;
+      return is_brand(text) && this.meant(text).length > 0;
     }
 
     capability(sm) {
@@ -141,7 +134,7 @@ const words = (() => {
     }
 
     meant(text) {
-      if (text.length > MAX_NAME) return [];
+      if (is_longer(text, MAX_NAME)) return [];
       for (const key of [key_of(text), key_of(without_extras(text))]) {
         if (key && this.keys.has(key)) return this.keys.get(key);
       }
@@ -150,7 +143,7 @@ const words = (() => {
 
     // Products whose names, as drivers show them, begin so.
     beginning(text) {
-      if (text.length > MAX_NAME) return [];
+      if (is_longer(text, MAX_NAME)) return [];
       const [start, whole] = [key_of(text), key_of(without_extras(text))];
       if (whole !== start && this.shown.has(whole)) return this.shown.get(whole);
       if (!/[0-9]/.test(whole)) return [];
@@ -162,15 +155,17 @@ const words = (() => {
     }
 
     unknown(text) {
-      const shown = `no GPU called ${quoted(text.slice(0, MAX_NAME))} is known`;
-      const near = text.length <= MAX_NAME ? get_close_matches(key_of(text), this.keys.keys()) : [];
+      const shown = `no GPU called ${quoted(cut(text))} is known`;
+      const near = is_longer(text, MAX_NAME) ? [] : get_close_matches(key_of(text), this.keys.keys());
       const names = [...new Set(near.flatMap((key) => this.keys.get(key).map((one) => one.name)))];
       const nearest = names.length ? `; near: ${names.slice(0, 3).join(", ")}` : "";
       return `${shown}${nearest}; a compute capability will do, such as sm_80 or 8.0`;
     }
   }
 
-  const gpu_of = ({ name, sm, kind }) => ({ name, sm, kind });
+  function gpu_of({ name, sm, kind }, text) {
+    return is_virtual(text) ? { name: cut(text), sm, kind: null } : { name, sm, kind };
+  }
 
   function kind_of(name) {
     const plain = name.toLowerCase();
@@ -180,12 +175,12 @@ const words = (() => {
   }
 
   function driver(text) {
-    const plain = text.trim().toLowerCase();
-    const found = DRIVER.exec(plain);
+    const plain = squeezed(text);
+    const found = DRIVER.exec(plain.toLowerCase());
     if (found) return found[1];
-    const about = CUDA.test(plain)
-      ? `${quoted(text.trim())} reads as a CUDA version, not as a driver's`
-      : `no driver version: ${quoted(text.trim().slice(0, MAX_NAME))}`;
+    const about = CUDA.test(plain.toLowerCase())
+      ? `${quoted(plain)} reads as a CUDA version, not as a driver's`
+      : `no driver version: ${quoted(cut(plain))}`;
     throw new ValueError(
       `${about}; a driver is 535 or 535.104.05, as ` +
         "`nvidia-smi --query-gpu=driver_version --format=csv` prints it",
@@ -193,8 +188,12 @@ const words = (() => {
   }
 
   function architecture_of(gpus) {
-    const arm = gpus.map((gpu) => gpu.kind === "embedded" || GRACE.includes(gpu.name));
-    return gpus.length && arm.every(Boolean) ? "aarch64" : "x86_64";
+    return gpus.length && gpus.every(is_arm) ? "aarch64" : "x86_64";
+  }
+
+  function is_arm({ name, kind }) {
+    const parts = (name ?? "").split(/[ -]/);
+    return kind === "embedded" || parts.some((part) => ARM.includes(part));
   }
 
   // difflib's get_close_matches(word, possibilities, n=5, cutoff=0.5).
@@ -239,18 +238,19 @@ const words = (() => {
 
   // Pasted text
 
-  const NUMBER = /(?<![\p{L}\p{N}_])(?:driver|kmd) version\s*:\s*([3-9][0-9]{2}\.[0-9.]{1,9})/iu;
+  const NUMBER = /\b(?:driver|kmd) version ?: ?([3-9][0-9]{2}\.[0-9.]{1,9})/gi;
   const BUS = /^[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-f]/;
   const LISTED = /GPU ([0-9]{1,3}): ([^()\n]{1,100}?) ?\(UUID:/g;
   const ASKED = /--query-gpu[= ]([A-Za-z0-9_.,]{1,2000})/;
   const UNIT = / ?\[[^\]]{0,20}\]$/;
   const DOTTED = /^[3-9][0-9]{2}\.[0-9]{2,3}(?:\.[0-9]{2})?$/;
   const COMPUTE = /^[0-9]{1,2}\.[0-9]$/;
+  const PLACE = /^(?:[0-9]{1,2}|GPU-[0-9A-Fa-f-]{1,40})$/;
   const ABOUT = ["name", "gpu_name", "driver_version", "kmd_version", "compute_cap"];
   // eslint-disable-next-line no-control-regex
   const ESCAPE = /\x1b\[[0-9;?]{0,16}[A-Za-z]/g;
   const QUOTED = /^(?:> ?){1,8}/gm;
-  const LINE_END = /\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/;
+  const LINE_END = /\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]/g;
   const STATES = ["On", "Off", "N/A", "WDDM", "TCC", "MCDM", "ERR!", "Enabled"];
 
   const FAILURES = [
@@ -279,29 +279,84 @@ const words = (() => {
 
   const read = (gpus = [], found = null) => ({ gpus, driver: found });
 
-  function lines_of(text) {
-    const lines = text.split(LINE_END);
-    if (lines.at(-1) === "") lines.pop();
-    return lines;
+  function pasted(text, names) {
+    if (is_longer(text, MAX_TEXT)) {
+      throw new ValueError(`${[...text].length} characters are more than nvidia-smi prints`);
+    }
+    const lines = lines_of(text);
+    const plain = lines.join("\n");
+    const found = [
+      ...list_in(plain, names),
+      ...log_in(plain, names),
+      ...table_in(lines, names),
+      ...values_in(lines, names),
+    ];
+    const headers = [...plain.matchAll(NUMBER)].map(([, number]) => number.replace(/\.+$/, ""));
+    const told = found.flatMap((one) => (one.driver ? [one.driver] : []));
+    let number = one_driver([...headers, ...told]);
+    const gpus = one_machine(found.map((one) => one.gpus).filter((one) => one.length));
+    if (!gpus.length && number === null) {
+      if (!DOTTED.test(plain.trim())) throw new ValueError(nothing(plain));
+      number = plain.trim();
+    }
+    return { driver: number, gpus, architecture: architecture_of(gpus) };
   }
 
-  function pasted(text, names) {
-    if (text.length > MAX_TEXT) {
-      throw new ValueError(`${text.length} characters are more than nvidia-smi prints`);
+  function lines_of(text) {
+    const plain = text.replaceAll("\ufeff", "").replace(LINE_END, "\n").replace(ESCAPE, "");
+    return plain.replace(QUOTED, "").split("\n").filter(Boolean).map(squeezed);
+  }
+
+  // The driver that all numbers are of, of which some may be cut.
+  function one_driver(numbers) {
+    const longest = numbers.reduce((best, one) => (one.length > best.length ? one : best), "");
+    for (const number of numbers) {
+      if (number !== longest && !longest.startsWith(`${number}.`)) {
+        throw new ValueError(
+          `it is about two drivers, ${number} and ${longest}: paste what one machine says`,
+        );
+      }
     }
-    const plain = text.replace(/\r\n?/g, "\n").replace(ESCAPE, "").replace(QUOTED, "");
-    const lines = lines_of(plain);
-    const [asked, listed] = [values_in(lines, names), list_in(plain, names)];
-    const [table, query] = [table_in(lines, names), log_in(lines, names)];
-    const version = NUMBER.exec(plain);
-    let found = asked.driver ?? (version ? version[1].replace(/\.+$/, "") : null);
-    const ways = [asked, listed, query, table].map((one) => one.gpus);
-    const gpus = ways.reduce((best, one) => (one.length > best.length ? one : best));
-    if (!gpus.length && found === null) {
-      if (!DOTTED.test(plain.trim())) throw new ValueError(nothing(plain));
-      found = plain.trim();
+    return longest || null;
+  }
+
+  // The reading that says most of the machine that all are of.
+  function one_machine(readings) {
+    const known = (gpus) => gpus.filter((one) => one.sm).length;
+    const is_more = (one, other) => one.length - other.length || known(one) - known(other);
+    const most = readings.reduce((best, one) => (is_more(one, best) > 0 ? one : best), []);
+    for (const gpus of readings) {
+      if (!are_among(gpus, most)) {
+        throw new ValueError(
+          `it is about two machines, one with ${shown(gpus)} and one with ${shown(most)}: ` +
+            "paste what one of them says",
+        );
+      }
     }
-    return { driver: found, gpus, architecture: architecture_of(gpus) };
+    return most;
+  }
+
+  function are_among(few, many) {
+    const left = [...many];
+    return few.every((one) => {
+      const place = left.findIndex((other) => can_be_same(one, other));
+      if (place >= 0) left.splice(place, 1);
+      return place >= 0;
+    });
+  }
+
+  // Whether nothing that is known of two GPUs is different; names may be cut.
+  function can_be_same(one, other) {
+    const pairs = [[one.sm, other.sm], [one.kind, other.kind]];
+    if (![one.name, other.name].some((name) => (name || "..").endsWith(".."))) {
+      pairs.push([one.name, other.name]);
+    }
+    return pairs.every(([left, right]) => left === right || left === null || right === null);
+  }
+
+  function shown(gpus) {
+    const names = new Set(gpus.map((one) => one.name || one.sm || "a GPU"));
+    return [...names].slice(0, 3).join(", ");
   }
 
   function nothing(text) {
@@ -314,79 +369,96 @@ const words = (() => {
     );
   }
 
+  // The GPUs of each machine; a place that comes again is of the next one.
+  function machines(found) {
+    const all = [new Map()];
+    for (const [place, one] of found) {
+      if (all.at(-1).has(place)) all.push(new Map());
+      if (all.at(-1).size < MAX_GPUS) all.at(-1).set(place, one);
+    }
+    return all.map((gpus) => read([...gpus.values()]));
+  }
+
   // The rows of the table: a number, a name and a state, then the bus that it is on.
   function table_in(lines, names) {
-    const gpus = new Map();
+    const found = [];
     for (const line of lines) {
       const cells = line.split("|");
       for (let place = 0; place + 1 < cells.length; place += 1) {
         if (!BUS.test(cells[place + 1].trim())) continue;
-        const parts = cells[place].split(/\s+/).filter(Boolean);
-        if (parts.length < 2 || !/^[0-9]{1,3}$/.test(parts[0])) continue;
-        const has_state = STATES.includes(parts.at(-1)) && parts.length > 2;
-        const one = Number(parts[0]);
-        if (gpus.has(one) || gpus.size === MAX_GPUS) return read([...gpus.values()]);
-        gpus.set(one, unless_error(parts.slice(1, has_state ? -1 : undefined).join(" "), names));
+        const [number, ...parts] = cells[place].split(" ").filter(Boolean);
+        if (!parts.length || !/^[0-9]{1,3}$/.test(number)) continue;
+        const has_state = STATES.includes(parts.at(-1)) && parts.length > 1;
+        const name = parts.slice(0, has_state ? -1 : undefined).join(" ");
+        found.push([number, unless_error(name, names)]);
       }
     }
-    return read([...gpus.values()]);
+    return machines(found);
   }
 
   // `nvidia-smi -L`; MIG devices are parts of the GPU above them.
   function list_in(text, names) {
-    const gpus = new Map();
-    for (const [, place, name] of text.matchAll(LISTED)) {
-      if (gpus.has(Number(place)) || gpus.size === MAX_GPUS) break;
-      gpus.set(Number(place), unless_error(name, names));
-    }
-    return read([...gpus.values()]);
+    const found = [...text.matchAll(LISTED)];
+    return machines(found.map(([, place, name]) => [place, unless_error(name, names)]));
   }
 
   // `nvidia-smi -q`: a GPU's heading, then its name, before other products' names.
-  function log_in(lines, names) {
-    const gpus = [];
-    let begun = false;
-    for (const line of lines) {
-      const [name] = line.split(":", 1);
-      if (line.startsWith("GPU ") && BUS.test(line.slice(4).trim())) {
-        begun = true;
-      } else if (begun && name.trim() === "Product Name" && gpus.length < MAX_GPUS) {
-        gpus.push(unless_error(line.slice(name.length + 1).trim(), names));
-        begun = false;
-      }
-    }
-    return read(gpus);
+  function log_in(text, names) {
+    const parts = text.split("Attached GPUs");
+    return parts.flatMap((part) => machines(headed(part.split("\n"), names)));
   }
 
-  // `--query-gpu` with `--format=csv`: by its header, its command, or by its look.
-  function values_in(lines, names) {
-    let columns = null;
-    const gpus = [];
-    const numbers = [];
+  function headed(lines, names) {
+    const found = [];
+    let bus = "";
     for (const line of lines) {
-      const command = ASKED.exec(line);
-      if (command) {
-        columns = command[1].toLowerCase().split(",");
-        continue;
-      }
-      const row = row_of(line);
-      const heads = row.map((cell) => cell.replace(UNIT, "").toLowerCase());
-      if (heads.some((head) => ABOUT.includes(head))) {
-        columns = heads.includes("pid") ? [] : heads;
-        continue;
-      }
-      const found = columns?.length === 0 ? null : told(columns, row, names);
-      if (found !== null && gpus.length < MAX_GPUS) {
-        gpus.push(...found.gpus);
-        if (found.driver) numbers.push(found.driver);
+      const [name] = line.split(":", 1);
+      if (line.startsWith("GPU ") && BUS.test(line.slice(4))) {
+        bus = line;
+      } else if (bus && name.trim() === "Product Name") {
+        found.push([bus, unless_error(line.slice(name.length + 1).trim(), names)]);
+        bus = "";
       }
     }
-    return read(gpus, numbers[0] ?? null);
+    return found;
+  }
+
+  // `--query-gpu` with `--format=csv`: by its header, its command, or last by its look.
+  function values_in(lines, names) {
+    const queries = [];
+    const free = [];
+    for (const line of lines) {
+      const row = row_of(line);
+      const columns = columns_of(line, row);
+      const last = queries.at(-1);
+      if (columns !== null) queries.push({ columns, rows: [] });
+      else if (last && row.length === last.columns.length) last.rows.push(row);
+      else if (!last || last.columns.length) free.push(row);
+    }
+    const found = queries.map(({ columns, rows }) => rows.map((row) => told(columns, row, names)));
+    found.push(free.map((row) => loose(row, names)));
+    return found.flatMap(together);
+  }
+
+  // The GPUs of rows as one machine's, and each driver, which have to be the same.
+  function together(rows) {
+    const found = rows.filter((one) => one !== null);
+    const gpus = found.flatMap((one) => one.gpus).slice(0, MAX_GPUS);
+    return [read(gpus), ...found.map((one) => read([], one.driver))];
+  }
+
+  // The columns that a line announces; none of them for a query of something else.
+  function columns_of(line, row) {
+    const command = ASKED.exec(line);
+    if (command) return command[1].toLowerCase().split(",");
+    const heads = row.map((cell) => cell.replace(UNIT, "").toLowerCase());
+    if (!heads.some((head) => ABOUT.includes(head))) return null;
+    return heads.includes("pid") ? [] : heads;
   }
 
   // A line of comma-separated values, as Python's csv reads it with spaces before a value skipped.
   function row_of(line) {
-    if (!line || line.includes("|") || line.length > MAX_TEXT / 64) return [];
+    if (!line || line.includes("|") || is_longer(line, MAX_TEXT / 64)) return [];
     const cells = [""];
     let state = "start";
     for (const letter of line) {
@@ -408,31 +480,34 @@ const words = (() => {
     return cells.map((cell) => cell.trim());
   }
 
+  // What a row of a query tells; null if it is any line of text.
   function told(columns, row, names) {
-    let name;
-    let sm;
-    let known;
-    if (columns !== null && columns.length === row.length) {
-      const cells = new Map(columns.map((column, place) => [column, row[place]]));
-      name = cells.get("name") ?? cells.get("gpu_name") ?? null;
-      const version = cells.get("driver_version") || cells.get("kmd_version");
-      sm = cells.get("compute_cap") ?? null;
-      known = version && DOTTED.test(version) ? version : null;
-      if (name === null && sm === null) return known ? read([], known) : null;
-    } else {
-      name = row.find((cell) => names.is_name(cell)) ?? null;
-      sm = row.find((cell) => COMPUTE.test(cell)) ?? null;
-      known = row.find((cell) => DOTTED.test(cell)) ?? null;
-      if (name === null || row.length < 2) return null;
-    }
-    const found = unless_error(name ?? "", names);
-    return read([sm && COMPUTE.test(sm) ? { ...found, sm } : found], known);
+    const cells = new Map(columns.map((column, place) => [column, row[place]]));
+    const name = cells.get("name") ?? cells.get("gpu_name") ?? null;
+    const number = cells.get("driver_version") ?? cells.get("kmd_version") ?? "";
+    const sm = cells.get("compute_cap") ?? null;
+    const known = DOTTED.test(number) ? number : null;
+    const is_told = [name, sm].some((cell) => cell !== null && is_telling(cell));
+    if (known === null && !is_told) return null;
+    if (name === null && sm === null) return read([], known);
+    return read([with_sm(unless_error(name ?? "", names), sm)], known);
   }
 
-  function unless_error(name, names) {
-    const is_error = ["", "ERR!", "Unknown Error", "[Unknown Error]"].includes(name);
-    return is_error ? empty() : names.called(name);
+  const is_telling = (cell) => is_error(cell) || is_brand(cell) || COMPUTE.test(cell);
+
+  // What a row tells that nothing announces; null if it is any line of text.
+  function loose(row, names) {
+    const name = row.find((cell) => names.is_name(cell)) ?? null;
+    const sm = row.find((cell) => COMPUTE.test(cell)) ?? null;
+    const known = row.find((cell) => DOTTED.test(cell)) ?? null;
+    if (name === null || !(sm || known || row.some((cell) => PLACE.test(cell)))) return null;
+    return read([with_sm(names.called(name), sm)], known);
   }
+
+  // A GPU with the compute capability that its driver says.
+  const with_sm = (found, sm) => (sm && COMPUTE.test(sm) ? { ...found, sm } : found);
+  const is_error = (cell) => ["", "ERR!", "Unknown Error"].includes(cell) || cell.startsWith("[");
+  const unless_error = (name, names) => (is_error(name) ? empty() : names.called(name));
 
   return (facts) => {
     const names = new Names(facts);

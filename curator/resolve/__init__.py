@@ -4,10 +4,11 @@
     found.ranked[0].image, found.ranked[0].judgement.confidence     # what to pull
     found.misses                                                    # what would have to change
 
-The order of what runs: not deprecated, the newest framework version, then tested on this compute
-capability and driver branch, tested on the compute capability, following by rule; the stable
-channel; the newest CUDA and Python. With `prefer="fastest"` what was measured faster on a GPU of
-the host's compute capability comes first.
+The order of what runs: not deprecated; no pre-release, unless the wish names one; the newest
+framework version; tested on this compute capability and driver branch, tested on the compute
+capability, following by rule; the stable channel; the newest CUDA and Python. With
+`prefer="fastest"` a higher `matmul_fp16_gflops`, on the slowest of the host's compute capabilities,
+goes before the version.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -23,10 +25,19 @@ from packaging.version import InvalidVersion, Version
 
 from curator.compat import begins
 from curator.errors import Diagnostic, InputError
-from curator.resolve._builds import Claim, Combination, claims
+from curator.resolve._builds import Claim, Combination, claims, release_of
 from curator.resolve._catalogue import Catalogue, catalogue, ordered
 from curator.resolve._judge import PLATFORMS, Judge, platform_of
 from curator.resolve._misses import Change, Miss, change, nearest
+from curator.resolve._names import (
+    architecture,
+    architecture_of,
+    called,
+    driver,
+    gpu,
+    quoted,
+    squeezed,
+)
 from curator.resolve._values import (
     OFFERED,
     RUN,
@@ -42,10 +53,10 @@ from curator.resolve._values import (
     Wishes,
     latest,
 )
-from curator.resolve._words import architecture_of, driver, gpu, pasted
+from curator.resolve._words import pasted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from curator.compat import Says
     from curator.facts import Facts
@@ -71,7 +82,9 @@ __all__ = [
     "Resolution",
     "Tested",
     "Wishes",
+    "architecture",
     "architecture_of",
+    "called",
     "catalogue",
     "change",
     "claims",
@@ -87,6 +100,8 @@ __all__ = [
 ]
 
 MOST_MISSES: Final = 3
+# The one type that every framework is measured in and that tensor cores compute in.
+SPEED: Final = "matmul_fp16_gflops"
 _SURE: Final[Mapping[Confidence | None, int]] = {"tested": 0, "tested-sm": 1, "rule": 2, None: 3}
 # The rules whose answers say why an image runs; the others only do not say no.
 _TELLING: Final = frozenset(
@@ -178,29 +193,42 @@ def resolve(
     Raises:
         InputError: a wished version is neither a beginning nor a specifier.
     """
-    search = _Search(known, host, facts)
     places = _wished(known, wishes)
+    turns = _turns(known, wishes)
+    search = _Search(known, host, facts, turns)
     speeds: dict[int, int] = {}
     if wishes.prefer == "fastest":
         speeds = search.speeds()
         places.sort(key=lambda place: -speeds.get(place, 0))
+    places.sort(key=turns.__getitem__)
     frameworks, versions = known.coded["framework"].at, known.coded["version"].at
     enough: Counter[int] = Counter()
-    for order in _deprecated_last(known, places):
-        # Both are lazy: of what comes after enough nothing is looked at.
-        left = (place for place in order if most is None or enough[frameworks[place]] < most)
-        for _, alike in groupby(left, key=lambda place: (speeds.get(place), versions[place])):
-            enough.update(frameworks[place] for place in search.look(alike))
+    # Both are lazy: of what comes after enough nothing is looked at.
+    left = (place for place in places if most is None or enough[frameworks[place]] < most)
+    alike = groupby(left, key=lambda place: (turns[place], speeds.get(place), versions[place]))
+    for _, group in alike:
+        enough.update(frameworks[place] for place in search.look(group))
     return search.resolution(len(places), most)
 
 
-def _deprecated_last(known: Catalogue, places: list[int]) -> tuple[list[int], ...]:
-    states = known.coded["state"].at
-    is_deprecated = known.coded["state"].where(lambda name: name == "deprecated")
-    if not any(is_deprecated):
-        return (places,)
-    last = [place for place in places if is_deprecated[states[place]]]
-    return [place for place in places if not is_deprecated[states[place]]], last
+def _turns(known: Catalogue, wishes: Wishes) -> Sequence[int]:
+    """Return which images come before which, whatever else is said of them: the lower first."""
+    is_asked = any(_is_early(part.lstrip(" =<>~")) for part in (wishes.version or "").split(","))
+    early = known.coded["version"].where(lambda text: not is_asked and _is_early(text))
+    late = known.coded["state"].where(lambda name: name == "deprecated")
+    if not any(early) and not any(late):
+        return bytes(len(known.coded["version"].at))
+    columns = zip(known.coded["version"].at, known.coded["state"].at, strict=True)
+    return bytes(early[version] + 2 * late[state] for version, state in columns)
+
+
+def _is_early(text: str) -> bool:
+    """Return whether a version is a pre-release, as pip takes only where it is named."""
+    plain = squeezed(text).removesuffix(".*")
+    try:
+        return not plain.replace(".", "").isdigit() and Version(plain).is_prerelease
+    except InvalidVersion:
+        return False
 
 
 def _wished(known: Catalogue, wishes: Wishes) -> list[int]:
@@ -230,10 +258,11 @@ def _wished(known: Catalogue, wishes: Wishes) -> list[int]:
 class _Search:
     """Looks at images, and keeps what was found."""
 
-    def __init__(self, known: Catalogue, host: Host, facts: Facts) -> None:
-        self._known, self._facts = known, facts
+    def __init__(self, known: Catalogue, host: Host, facts: Facts, turns: Sequence[int]) -> None:
+        self._known, self._facts, self._turns = known, facts, turns
         self._judge = Judge(host, facts)
-        self._is_here = known.test_coded["sm"].where({gpu.sm for gpu in host.gpus}.__contains__)
+        self._sms = {gpu.sm for gpu in host.gpus}
+        self._is_here = known.test_coded["sm"].where(self._sms.__contains__)
         self._is_tested_here = any(self._is_here)
         self._by_label: list[Judgement | None] = [None] * len(known.labels)
         self._ranked: list[tuple[int, Judgement]] = []
@@ -265,17 +294,30 @@ class _Search:
         return bool(self._known.coded["channel"][place] == "stable")
 
     def speeds(self) -> dict[int, int]:
-        """Return the highest rates measured on the host's compute capabilities, by place."""
-        known, found = self._known, dict[int, int]()
+        """Return each image's rate on the slowest of the host's compute capabilities, by place.
+
+        It is that of the newest test there, and none where that one failed.
+        """
+        known, found = self._known, dict[int, dict[int, int]]()
         is_pass = known.test_coded["verdict"].where(lambda name: name == "pass")
         codes = (known.test_coded[name].at for name in ("sm", "verdict"))
-        for place, speed, sm, verdict in zip(
-            known.tested, known.test_plain["speed"], *codes, strict=True
-        ):
-            if speed and self._is_here[sm] and is_pass[verdict]:
-                rates = (rate for name, rate in speed.items() if name.startswith("matmul_"))
-                found[place] = max(*rates, 0, found.get(place, 0))
-        return found
+        plain = (known.test_plain[name] for name in ("at", "speed"))
+        rows = [
+            (at.rstrip("Z"), place, sm, is_pass[verdict], speed or {})
+            for place, sm, verdict, at, speed in zip(known.tested, *codes, *plain, strict=True)
+            if self._is_here[sm]
+        ]
+        for _, place, sm, has_passed, speed in sorted(rows, key=itemgetter(0)):
+            rates = found.setdefault(place, {})
+            if not has_passed:
+                rates.pop(sm, None)
+            elif SPEED in speed:
+                rates[sm] = speed[SPEED]
+        return {
+            place: min(rates.values())
+            for place, rates in found.items()
+            if len(rates) == len(self._sms)
+        }
 
     def resolution(self, considered: int, most: int | None) -> Resolution:
         """Return what was found, of what does not run at most so many."""
@@ -292,36 +334,43 @@ class _Search:
         return (Match(self._known, place, judgement) for place, judgement in found)
 
     def _newer(self, ranked: Iterable[Match]) -> Iterator[tuple[int, Judgement]]:
-        """Yield what does not run, where something runs only what is newer than that."""
+        """Yield what does not run, where something runs only what would go before that."""
         frameworks, versions = (self._known.coded[name].at for name in ("framework", "version"))
-        best: dict[int, int] = {}
+        best: dict[int, tuple[int, int]] = {}
         for match in ranked:
-            best.setdefault(frameworks[match.place], versions[match.place])
+            order = self._turns[match.place], versions[match.place]
+            best.setdefault(frameworks[match.place], order)
         for place, judgement in self._others["no"]:
             newest = best.get(frameworks[place])
-            if newest is None or versions[place] < newest:
+            if newest is None or (self._turns[place], versions[place]) < newest:
                 yield place, judgement
 
 
 def _matcher(name: str, wish: str | None) -> Callable[[str], bool]:
     if wish is None:
         return lambda _: True
+    wish = squeezed(wish)
     try:
         if wish[:1].isdigit():
             Version(wish)
-            return cache(lambda text: begins(text, wish))
+            beginning = release_of(wish) if name == "cuda" else wish
+            return cache(lambda text: begins(text, beginning))
         asked = SpecifierSet(wish)
     except (InvalidVersion, InvalidSpecifier) as error:
-        message = f"{name} {wish!r} is neither a version such as 2.9 nor a range such as >=2.6,<2.9"
+        about = "is neither a version such as 2.9 nor a range such as >=2.6,<2.9"
+        message = f"{name} {quoted(wish)} {about}"
         raise InputError(Diagnostic(code="version", message=message)) from error
     return cache(lambda text: asked.contains(text, prereleases=True))
 
 
 def why(judgement: Judgement) -> str:
-    """Return the reasons in one sentence: what decided, and for a yes what it rests on."""
-    if judgement.says != "yes":
-        return "; ".join(
-            dict.fromkeys(g.answer.text for g in judgement.gates if g.answer.says == judgement.says)
-        )
-    told = [g.answer.text for g in judgement.gates if g.answer.rule in _TELLING]
-    return "; ".join(dict.fromkeys(told))
+    """Return the reasons in one sentence: what decided, and for a yes what it rests on.
+
+    What is said by gates that a passed test stands above is no reason against an image.
+    """
+    gates = [gate for gate in judgement.gates if gate.answer.says == judgement.says]
+    if judgement.says == "yes":
+        gates = [gate for gate in gates if gate.answer.rule in _TELLING]
+    elif any(gate.answer.rule == "test-passed" for gate in judgement.gates):
+        gates = [gate for gate in gates if gate.gate not in {"G2", "G3"}]
+    return "; ".join(dict.fromkeys(gate.answer.text for gate in gates))

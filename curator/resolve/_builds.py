@@ -1,4 +1,9 @@
-"""What a framework's releases were built for, whether or not an image of them exists."""
+"""What a framework's releases were built for, whether or not an image of them exists.
+
+- A version that is named in part stands for all that begin so. Where releases of it differ, those
+  that have everything that is asked are told, each with its range; all of them where none has.
+- A third number of CUDA is a release of the same two: images and documents name those.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +57,7 @@ class Combination:
 
     def names(self, image: Image) -> bool:
         """Whether an image is one of these: versions are whole ones or beginnings of them."""
-        asked = (self.version, self.cuda, self.python)
+        asked = (self.version, self.cuda and release_of(self.cuda), self.python)
         has = (image.version, image.label.cuda, image.python)
         return image.framework == self.framework and all(
             wish is None or begins(version, wish) for wish, version in zip(asked, has, strict=True)
@@ -76,43 +81,69 @@ def claims(asked: Combination, facts: Facts) -> tuple[Claim, ...]:
     """Return what is documented of a combination; nothing where no fact is about it."""
     builds = [build for build in facts.builds if build.framework == asked.framework]
     if asked.version is not None:
-        version = Version(asked.version)
-        builds = [build for build in builds if version in SpecifierSet(build.versions)]
-    return tuple(claim for build in builds for claim in _of(build, asked))
+        builds = [build for build in builds if _has_some(build.versions, asked.version)]
+    told = [tuple(_of(build, asked)) for build in builds]
+    fitting = [found for found in told if all(claim.says == "yes" for claim in found)]
+    return tuple(claim for found in fitting or told for claim in found)
+
+
+def release_of(cuda: str) -> str:
+    """Return the release that a CUDA version is of: its first two numbers."""
+    return ".".join(cuda.split(".")[:2])
+
+
+def _has_some(versions: str, beginning: str) -> bool:
+    """Say whether a range has versions that begin so.
+
+    >>> _has_some(">=2.7,<2.8", "2"), _has_some(">=2.7,<2.8", "2.8"), _has_some(">=1.13,<2.1", "2")
+    (True, False, True)
+    """
+    first = _end(versions, ">=")
+    is_first_in = first is not None and begins(first, beginning)
+    return is_first_in or Version(beginning) in SpecifierSet(versions)
+
+
+def _end(versions: str, operator: str) -> str | None:
+    return next((s.version for s in SpecifierSet(versions) if s.operator == operator), None)
+
+
+def _name(build: Build, version: str | None) -> str:
+    """Name the releases of a build that are asked for: one range of them, if it is not all."""
+    if version is None:
+        return f"{build.framework} {build.versions}"
+    ends = [(operator, _end(build.versions, operator)) for operator in (">=", "<")]
+    cut = ",".join(f"{operator}{end}" for operator, end in ends if _is_inside(end, version))
+    return f"{build.framework} {version} ({cut})" if cut else f"{build.framework} {version}"
+
+
+def _is_inside(end: str | None, beginning: str) -> bool:
+    """Say whether some versions that begin so are before the end of a range, and some are not."""
+    return end is not None and begins(end, beginning) and Version(end) != Version(beginning)
 
 
 def _of(build: Build, asked: Combination) -> Iterator[Claim]:
-    name = f"{build.framework} {asked.version or build.versions}"
-    built = " or ".join(_named(cuda, build) for cuda in build.cuda)
+    name = _name(build, asked.version)
+    yield _of_cuda(name, build, asked.cuda)
+    if asked.python and build.python:
+        says: Says = "yes" if _has_some(build.python, asked.python) else "no"
+        yield _claim(says, f"{name} is built for Python {build.python}", build)
+
+
+def _of_cuda(name: str, build: Build, cuda: str | None) -> Claim:
+    """Say whether a build is for a CUDA release, or which ones it is for."""
+    found = [one for one in build.cuda if cuda is None or begins(one, release_of(cuda))]
     cudnn = f" and cuDNN {build.cudnn}" if build.cudnn else ""
     note = f": {build.note}" if build.note else ""
-    if asked.cuda is None:
-        yield _claim("yes", f"{name} was built for CUDA {built}{cudnn}{note}", build)
-    elif _is_one_of(asked.cuda, build.cuda):
-        yield _claim(
-            "yes", f"{name} was built for CUDA {_named(asked.cuda, build)}{cudnn}{note}", build
-        )
-    elif build.loads and Version(asked.cuda) in SpecifierSet(build.loads):
-        text = f"{name} was built for CUDA {built}{cudnn} and loads on CUDA {asked.cuda}"
-        yield _claim("yes", f"{text}, whose libraries have the same names ({build.loads})", build)
-    elif len(asked.cuda.split(".")) < 2 and any(c.startswith(f"{asked.cuda}.") for c in build.cuda):  # noqa: PLR2004
-        yield _claim("yes", f"{name} was built for CUDA {built}{cudnn}{note}", build)
-    else:
-        text = f"{name} was built for CUDA {built}{cudnn} and not for CUDA {asked.cuda}{note}"
-        yield _claim("no", text, build)
-    if asked.python and build.python:
-        fits = Version(asked.python) in SpecifierSet(build.python)
-        text = f"{name} is built for Python {build.python}"
-        yield _claim("yes" if fits else "no", text, build)
-
-
-def _named(cuda: str, build: Build) -> str:
-    is_experimental = ".".join(cuda.split(".")[:2]) in build.experimental
-    return f"{cuda} (experimental)" if is_experimental else cuda
-
-
-def _is_one_of(cuda: str, built: tuple[str, ...]) -> bool:
-    return ".".join(cuda.split(".")[:2]) in built
+    built = " or ".join(
+        f"{one} (experimental)" if one in build.experimental else one for one in found or build.cuda
+    )
+    text = f"{name} was built for CUDA {built}{cudnn}"
+    if found:
+        return _claim("yes", f"{text}{note}", build)
+    if build.loads and Version(cuda or "0") in SpecifierSet(build.loads):
+        loads = f"loads on CUDA {cuda}, whose libraries have the same names ({build.loads})"
+        return _claim("yes", f"{text} and {loads}", build)
+    return _claim("no", f"{text} and not for CUDA {cuda}{note}", build)
 
 
 def _claim(says: Says, text: str, build: Build) -> Claim:

@@ -3,6 +3,9 @@ r"""What people type and paste about a machine, as values.
 - What `nvidia-smi` prints is read as its drivers 418 to 615 print it: the table, `-q`, `-L`, and
   `--query-gpu` with or without its header. The same machine reads the same in each of them, as far
   as they say the same.
+- A line of values without a header counts where a driver, capability, index or UUID is in it, and
+  after everything that is sure.
+- Two machines are never mixed: where parts of a text contradict each other, that is said.
 - Whatever the text, it is read in time that grows with its length, or `ValueError` says what to do.
 - What people type about a GPU or a driver is read by `curator.resolve._names`.
 
@@ -18,24 +21,29 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from curator.resolve._names import architecture_of, called, driver, gpu, is_name
+from curator.compat import begins
+from curator.resolve._names import architecture_of, called, is_brand, is_name, squeezed
 from curator.resolve._values import Gpu, Host
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["architecture_of", "called", "driver", "gpu", "pasted"]
+__all__ = ["pasted"]
 
 MAX_TEXT: Final = 1024 * 1024
 MAX_GPUS: Final = 64
 
-_VERSION = re.compile(r"\b(?:driver|kmd) version\s*:\s*([3-9][0-9]{2}\.[0-9.]{1,9})", re.IGNORECASE)
+_VERSION = re.compile(
+    r"\b(?:driver|kmd) version ?: ?([3-9][0-9]{2}\.[0-9.]{1,9})", re.IGNORECASE | re.ASCII
+)
+_LINE_END = re.compile("\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _BUS = re.compile(r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-f]")
 _LISTED = re.compile(r"GPU ([0-9]{1,3}): ([^()\n]{1,100}?) ?\(UUID:")
 _ASKED = re.compile(r"--query-gpu[= ]([A-Za-z0-9_.,]{1,2000})")
 _UNIT = re.compile(r" ?\[[^\]]{0,20}\]$")
 _DOTTED = re.compile(r"[3-9][0-9]{2}\.[0-9]{2,3}(?:\.[0-9]{2})?")
 _COMPUTE = re.compile(r"[0-9]{1,2}\.[0-9]")
+_PLACE = re.compile(r"[0-9]{1,2}|GPU-[0-9A-Fa-f-]{1,40}")
 _ABOUT: Final = frozenset({"name", "gpu_name", "driver_version", "kmd_version", "compute_cap"})
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]{0,16}[A-Za-z]")
 _QUOTED = re.compile(r"^(?:> ?){1,8}", re.MULTILINE)
@@ -69,7 +77,7 @@ _FAILURES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What one reading of a text found."""
+    """What one part of a text says of a machine."""
 
     gpus: tuple[Gpu, ...] = ()
     driver: str | None = None
@@ -81,22 +89,73 @@ def pasted(text: str) -> Host:
     On WSL the driver is the one of Windows, as NVIDIA's library says it there.
 
     Raises:
-        ValueError: there is nothing about a host in it; the message says what it is instead.
+        ValueError: there is nothing about a host in it, or it is about several; the message says
+            what it is instead.
     """
     if len(text) > MAX_TEXT:
         raise ValueError(f"{len(text)} characters are more than nvidia-smi prints")
-    plain = _QUOTED.sub("", _ESCAPE.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
-    lines = plain.splitlines()
-    asked, listed, table, query = _values(lines), _list(plain), _table(lines), _log(lines)
-    version = _VERSION.search(plain)
-    number = asked.driver or (version[1].rstrip(".") if version else None)
-    ways = (asked, listed, query, table)
-    gpus = max((found.gpus for found in ways), key=len)
+    lines = _lines(text)
+    plain = "\n".join(lines)
+    found = [*_list(plain), *_log(plain), *_table(lines), *_values(lines)]
+    headers = (match[1].rstrip(".") for match in _VERSION.finditer(plain))
+    number = _one_driver([*headers, *(one.driver for one in found if one.driver)])
+    gpus = _one_machine([one.gpus for one in found if one.gpus])
     if not gpus and number is None:
         if not _DOTTED.fullmatch(plain.strip()):
             raise ValueError(_nothing(plain))
         number = plain.strip()
     return Host(driver=number, gpus=gpus, architecture=architecture_of(gpus))
+
+
+def _lines(text: str) -> list[str]:
+    """Return the lines of a text without colours and marks of quotation."""
+    plain = _ESCAPE.sub("", _LINE_END.sub("\n", text.replace("\ufeff", "")))
+    return [squeezed(line) for line in _QUOTED.sub("", plain).split("\n") if line]
+
+
+def _one_driver(numbers: Sequence[str]) -> str | None:
+    """Return the driver that all numbers are of, of which some may be cut."""
+    longest = max(numbers, key=len, default=None)
+    for number in numbers:
+        if longest is not None and not begins(longest, number):
+            raise ValueError(
+                f"it is about two drivers, {number} and {longest}: paste what one machine says"
+            )
+    return longest
+
+
+def _one_machine(readings: Sequence[tuple[Gpu, ...]]) -> tuple[Gpu, ...]:
+    """Return the reading that says most of the machine that all are of."""
+    most = max(readings, key=lambda gpus: (len(gpus), sum(1 for one in gpus if one.sm)), default=())
+    for gpus in dict.fromkeys(readings):
+        if not _are_among(gpus, most):
+            raise ValueError(
+                f"it is about two machines, one with {_shown(gpus)} and one with {_shown(most)}: "
+                "paste what one of them says"
+            )
+    return most
+
+
+def _are_among(few: Iterable[Gpu], many: Iterable[Gpu]) -> bool:
+    left = list(many)
+    for one in few:
+        same = next((other for other in left if _can_be_same(one, other)), None)
+        if same is None:
+            return False
+        left.remove(same)
+    return True
+
+
+def _can_be_same(one: Gpu, other: Gpu) -> bool:
+    """Return whether nothing that is known of two GPUs is different; names may be cut."""
+    pairs = [(one.sm, other.sm), (one.kind, other.kind)]
+    if not any((name or "..").endswith("..") for name in (one.name, other.name)):
+        pairs.append((one.name, other.name))
+    return all(left == right or left is None or right is None for left, right in pairs)
+
+
+def _shown(gpus: Iterable[Gpu]) -> str:
+    return ", ".join(list(dict.fromkeys(one.name or one.sm or "a GPU" for one in gpus))[:3])
 
 
 def _nothing(text: str) -> str:
@@ -110,106 +169,142 @@ def _nothing(text: str) -> str:
     )
 
 
-def _table(lines: Iterable[str]) -> _Read:
+def _machines(found: Iterable[tuple[str, Gpu]]) -> Iterator[_Read]:
+    """Yield the GPUs of each machine; a place that comes again is of the next one."""
+    gpus: dict[str, Gpu] = {}
+    for place, one in found:
+        if place in gpus:
+            yield _Read(tuple(gpus.values()))
+            gpus = {}
+        if len(gpus) < MAX_GPUS:
+            gpus[place] = one
+    yield _Read(tuple(gpus.values()))
+
+
+def _table(lines: Iterable[str]) -> Iterator[_Read]:
     """Read the rows of the table: a number, a name and a state, then the bus that it is on."""
-    gpus: dict[int, Gpu] = {}
-    for line in lines:
-        cells = line.split("|")
-        for left, right in pairwise(cells):
-            if not _BUS.match(right.strip()):
-                continue
-            words = left.split()
-            if len(words) < 2 or not _is_number(words[0]):  # noqa: PLR2004 - a number and a name
-                continue
-            name = words[1:-1] if words[-1] in _STATES and len(words) > 2 else words[1:]  # noqa: PLR2004
-            number = int(words[0])
-            if number in gpus or len(gpus) == MAX_GPUS:  # the same, or another machine, again
-                return _Read(tuple(gpus.values()))
-            gpus[number] = _unless_error(" ".join(name))
-    return _Read(tuple(gpus.values()))
+    pairs = (pair for line in lines for pair in pairwise(line.split("|")))
+    words = (left.split() for left, right in pairs if _BUS.match(right.strip()))
+    return _machines(
+        (row[0], _cell(row[1:])) for row in words if len(row) > 1 and _is_number(row[0])
+    )
 
 
-def _list(text: str) -> _Read:
+def _cell(words: Sequence[str]) -> Gpu:
+    """Return the GPU of a table's cell, in which a state may stand behind its name."""
+    has_state = words[-1] in _STATES and len(words) > 1
+    return _unless_error(" ".join(words[:-1] if has_state else words))
+
+
+def _list(text: str) -> Iterator[_Read]:
     """Read `nvidia-smi -L`; MIG devices are parts of the GPU above them."""
-    gpus: dict[int, Gpu] = {}
-    for match in _LISTED.finditer(text):
-        number = int(match[1])
-        if number in gpus or len(gpus) == MAX_GPUS:
-            break
-        gpus[number] = _unless_error(match[2])
-    return _Read(tuple(gpus.values()))
+    return _machines((match[1], _unless_error(match[2])) for match in _LISTED.finditer(text))
 
 
-def _log(lines: Iterable[str]) -> _Read:
+def _log(text: str) -> Iterator[_Read]:
     """Read `nvidia-smi -q`: a GPU's heading, then its name, before other products' names."""
-    gpus: list[Gpu] = []
-    begun = False
+    for part in text.split("Attached GPUs"):
+        yield from _machines(_headed(part.split("\n")))
+
+
+def _headed(lines: Iterable[str]) -> Iterator[tuple[str, Gpu]]:
+    bus = ""
     for line in lines:
         name, _, value = line.partition(":")
-        if line.startswith("GPU ") and _BUS.match(line[4:].strip()):
-            begun = True
-        elif begun and name.strip() == "Product Name" and len(gpus) < MAX_GPUS:
-            gpus.append(_unless_error(value.strip()))
-            begun = False
-    return _Read(tuple(gpus))
+        if line.startswith("GPU ") and _BUS.match(line[4:]):
+            bus = line
+        elif bus and name.strip() == "Product Name":
+            yield bus, _unless_error(value.strip())
+            bus = ""
 
 
-def _values(lines: Iterable[str]) -> _Read:
-    """Read `--query-gpu` with `--format=csv`: by its header, its command, or by its look."""
-    columns: list[str] | None = None
-    gpus: list[Gpu] = []
-    numbers: list[str] = []
+def _values(lines: Iterable[str]) -> Iterator[_Read]:
+    """Read `--query-gpu` with `--format=csv`: by its header, its command, or last by its look."""
+    queries: list[tuple[list[str], list[list[str]]]] = []
+    loose: list[list[str]] = []
     for line in lines:
-        command = _ASKED.search(line)
-        if command:
-            columns = command[1].lower().split(",")
-            continue
         row = _row(line)
-        names = [_UNIT.sub("", cell).lower() for cell in row]
-        if _ABOUT & set(names):
-            columns = [] if "pid" in names else names
-            continue
-        found = _told(columns, row) if columns != [] else None
-        if found is not None and len(gpus) < MAX_GPUS:
-            gpus += found.gpus
-            numbers += [found.driver] if found.driver else []
-    return _Read(tuple(gpus), numbers[0] if numbers else None)
+        names = _columns(line, row)
+        if names is not None:
+            queries.append((names, []))
+        elif queries and len(row) == len(queries[-1][0]):
+            queries[-1][1].append(row)
+        elif not queries or queries[-1][0]:
+            loose.append(row)
+    for columns, rows in queries:
+        yield from _together(_told(columns, row) for row in rows)
+    yield from _together(_loose(row) for row in loose)
+
+
+def _together(rows: Iterable[_Read | None]) -> Iterator[_Read]:
+    """Yield the GPUs of rows as one machine's, and each driver, which have to be the same."""
+    told = [found for found in rows if found]
+    yield _Read(tuple(gpu for found in told for gpu in found.gpus)[:MAX_GPUS])
+    yield from (_Read((), found.driver) for found in told)
+
+
+def _columns(line: str, row: Sequence[str]) -> list[str] | None:
+    """Return the columns that a line announces; none of them for a query of something else."""
+    command = _ASKED.search(line)
+    if command:
+        return command[1].lower().split(",")
+    names = [_UNIT.sub("", cell).lower() for cell in row]
+    if not _ABOUT & set(names):
+        return None
+    return [] if "pid" in names else names
 
 
 def _row(line: str) -> list[str]:
     if "|" in line or len(line) > MAX_TEXT // 64:
         return []
+    if '"' not in line:
+        return [cell.strip() for cell in line.split(",")] if line else []
     try:
         return [cell.strip() for cell in next(csv.reader([line], skipinitialspace=True), [])]
     except csv.Error:
         return []
 
 
-def _told(columns: list[str] | None, row: list[str]) -> _Read | None:
-    """Return what a line of values tells, or None if it is no such line."""
-    if columns is not None and len(columns) == len(row):
-        cells = dict(zip(columns, row, strict=True))
-        name = cells.get("name", cells.get("gpu_name"))
-        number = cells.get("driver_version") or cells.get("kmd_version")
-        sm = cells.get("compute_cap")
-        known = number if number and _DOTTED.fullmatch(number) else None
-        if name is None and sm is None:
-            return _Read((), known) if known else None
-    else:
-        name = next((cell for cell in row if is_name(cell)), None)
-        sm = next((cell for cell in row if _COMPUTE.fullmatch(cell)), None)
-        known = next((cell for cell in row if _DOTTED.fullmatch(cell)), None)
-        if name is None or len(row) < 2:  # noqa: PLR2004 - a name alone is any line of text
-            return None
-    found = _unless_error(name or "")
-    if sm and _COMPUTE.fullmatch(sm):
-        found = replace(found, sm=sm)
-    return _Read((found,), known)
+def _told(columns: Sequence[str], row: Sequence[str]) -> _Read | None:
+    """Return what a row of a query tells; None if it is any line of text."""
+    cells = dict(zip(columns, row, strict=True))
+    name = cells.get("name", cells.get("gpu_name"))
+    number = cells.get("driver_version", cells.get("kmd_version", ""))
+    sm = cells.get("compute_cap")
+    known = number if _DOTTED.fullmatch(number) else None
+    if known is None and not any(_is_telling(cell) for cell in (name, sm) if cell is not None):
+        return None
+    if name is None and sm is None:
+        return _Read((), known)
+    return _Read((_with(_unless_error(name or ""), sm),), known)
+
+
+def _is_telling(cell: str) -> bool:
+    return _is_error(cell) or is_brand(cell) or _COMPUTE.fullmatch(cell) is not None
+
+
+def _loose(row: Sequence[str]) -> _Read | None:
+    """Return what a row tells that nothing announces; None if it is any line of text."""
+    sm = next((cell for cell in row if _COMPUTE.fullmatch(cell)), None)
+    known = next((cell for cell in row if _DOTTED.fullmatch(cell)), None)
+    if not (sm or known or any(_PLACE.fullmatch(cell) for cell in row)):
+        return None
+    name = next((cell for cell in row if is_name(cell)), None)
+    return _Read((_with(called(name), sm),), known) if name else None
+
+
+def _with(found: Gpu, sm: str | None) -> Gpu:
+    """Return a GPU with the compute capability that its driver says."""
+    return replace(found, sm=sm) if sm and _COMPUTE.fullmatch(sm) else found
 
 
 def _unless_error(name: str) -> Gpu:
     """Return the GPU of a name, which a driver that fails leaves out."""
-    return Gpu() if name in {"", "ERR!", "Unknown Error", "[Unknown Error]"} else called(name)
+    return Gpu() if _is_error(name) else called(name)
+
+
+def _is_error(cell: str) -> bool:
+    return cell in {"", "ERR!", "Unknown Error"} or cell.startswith("[")
 
 
 def _is_number(word: str) -> bool:

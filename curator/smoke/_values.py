@@ -78,7 +78,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """A GPU of a host: `sm` is its compute capability such as `9.0`, memory in bytes."""
+    """A GPU of a host: `sm` is its compute capability such as `9.0`, memory in bytes.
+
+    Memory is 0 where the driver does not tell it, as of a GPU that shares the host's.
+    """
 
     name: str
     uuid: str

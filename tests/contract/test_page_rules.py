@@ -13,6 +13,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
 
 from curator import resolve as rules
+from curator.errors import InputError
 from curator.facts import facts
 from curator.page import facts_of
 from curator.resolve import Gpu, Host, Wishes, judge, why
@@ -142,7 +143,10 @@ def test_of_tests_at_the_same_time_the_first_is_named(page: Page) -> None:
 
 
 def test_what_is_resolved_is_the_same_in_the_same_order(page: Page) -> None:
-    versions = ("2.10", "2", "==2.9.*", ">=2.9,<2.10", "~=2.9", "!=2.9.1", "<2.10", ">2.9.1", "")
+    versions = [
+        "2.10", "2", "==2.9.*", ">=2.9,<2.10", "~=2.9", "!=2.9.1", "<2.10", ">2.9.1", "",
+        " >= 2.9 ,<2.10.0rc2", ">=2.10.0rc1", "2.10.0rc1", "!=2.10.0rc1", "\ufeff2.9\xa0",
+    ]  # fmt: skip
     for seed in range(20):
         dice = random.Random(seed)  # noqa: S311 - the same every time
         known = pages.of([pages.invented_image(dice, number) for number in range(50)])
@@ -152,7 +156,7 @@ def test_what_is_resolved_is_the_same_in_the_same_order(page: Page) -> None:
                 Wishes(
                     framework=dice.choice([None, None, "pytorch"]),
                     version=dice.choice([None, None, *versions]),
-                    cuda=dice.choice([None, None, "12", "12.8", ">=12.6"]),
+                    cuda=dice.choice([None, None, "12", "12.8", "12.8.1", ">=12.6"]),
                     python=dice.choice([None, None, None, "3.12"]),
                     channel=dice.choice([None, None, "stable"]),
                     prefer=dice.choice(["newest", "fastest"]),
@@ -167,6 +171,17 @@ def test_what_is_resolved_is_the_same_in_the_same_order(page: Page) -> None:
         told = page.evaluate(RESOLVE, [json.loads(known.data), rows, facts_of(FACTS)])
         for (host, wishes), found in zip(asked, told, strict=True):
             assert found == rules.resolve(known, host, wishes, FACTS).to_json(), (host, wishes)
+
+
+def test_what_is_no_version_is_refused_in_the_same_words(page: Page) -> None:
+    for wish in ("2..9", "new", "'\u00b2'", "\ufeff2..9\xa0", "2\x07", "=<2"):
+        refuse = """(version) => {
+          try { rules.resolve([], {gpus: []}, {version}, {branches: {}}); }
+          catch (error) { return error.message; }
+        }"""
+        with pytest.raises(InputError) as refused:
+            rules.resolve(pages.of([]), Host(), Wishes(version=wish), FACTS)
+        assert page.evaluate(refuse, wish) == str(refused.value)
 
 
 def python_reads(what: str, text: str) -> Any:
@@ -196,11 +211,28 @@ def test_what_is_pasted_is_read_alike_whatever_happened_to_it(page: Page) -> Non
         lines = text.splitlines()
         asked += [text, text.replace("\n", "\r\n"), "\n".join(f"> {line}" for line in lines)]
         asked += [" ".join(text.split()), f"\x1b[1m{text}\x1b[0m", text + text]
+        asked += [f"\ufeff{text}", text.replace(" ", "\xa0"), text.replace("\n", dice.choice(ENDS))]
+        asked += [strange(text, dice), text + dice.choice(asked)]
         asked += ["\n".join(damaged(lines, dice)) for _ in range(10)]
     asked += ["|   0  Off  | 00000000:01:00.0 Off |", "|   0  | 00000000:01:00.0 Off |"]
     for name in ('"NVIDIA A100"', '"NVIDIA ""X"", 9"', '"NVIDIA A100" x', 'NVIDIA "A100"', '"', ""):
         asked += [f"name, driver_version\n{name}, 535.54.03", f"535.54.03,{name}", f" {name} ,8.0,"]
     assert_read_alike(page, [("pasted", text) for text in asked])
+
+
+STRANGE = (
+    "\u00a0\u200b\ufeff\u2009\x85\x1c\x1f\x0b\t\u2122\u2019'\"\\\u0130\u0131"
+    "\u212a\u017f\u00b2\x00\U0001f600"
+)
+ENDS = ("\r", "\x85", "\x0b", "\u2028")
+
+
+def strange(text: str, dice: random.Random) -> str:
+    """Return a text with letters in it that languages take for different things."""
+    letters = list(text)
+    for _ in range(dice.randint(1, 4)):
+        letters.insert(dice.randrange(len(letters) + 1), dice.choice(STRANGE))
+    return "".join(letters)
 
 
 def damaged(lines: Sequence[str], dice: random.Random) -> list[str]:
@@ -226,6 +258,9 @@ def test_names_of_gpus_and_drivers_are_read_alike(page: Page) -> None:
         letters = list(name)
         letters[dice.randrange(len(letters))] = dice.choice("aX7 -'")
         gpus.append("".join(letters))
+    gpus += [strange(name, dice) for name in known for _ in range(2)]
+    gpus += [f"{name}-{size}" for name in known for size in ("8Q", "1-5C")]
+    gpus += ["\U0001f600" * 101, "\ud800", "x\x07y", "GRID T4-16Q", "NVIDIA A40-48Q", "A100-40C"]
     gpus += ["", " ", "sm_80", "8.0", "80", "sm80", "sm_99", "1.0", "compute_90a", "a" * 101, "x'y"]
     drivers = [
         "535",
@@ -239,6 +274,7 @@ def test_names_of_gpus_and_drivers_are_read_alike(page: Page) -> None:
         "535.",
     ]
     drivers += ["999", "1000", "535.1.1.1", "Driver Version: 535.54.03", "nvidia-535-server-open"]
+    drivers += [strange(one, dice) for one in drivers for _ in range(3)]
     assert_read_alike(
         page, [*(("gpu", one) for one in gpus), *(("driver", one) for one in drivers)]
     )

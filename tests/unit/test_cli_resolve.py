@@ -135,6 +135,7 @@ def test_explain_gives_each_rule_its_source(curator: Callable[..., Said]) -> Non
         (("--gpu", "A1000000"), 2, "A1000000"),
         (("--driver", "12.4", "--gpu", "A100"), 2, "reads as a CUDA version"),
         (("--driver", "535", "--gpu", "A100", "--version", "new"), 2, "neither a version"),
+        (("--driver", "535", "--gpu", "A100", "--arch", "sparc"), 2, "'sparc' is none of x86_64"),
         (("--index", "ftp://x/y", "--gpu", "A100"), 2, "ftp://"),
         (("--index", "nowhere", "--gpu", "A100"), 1, "no index here"),
         (("--index", "nowhere", "--gpu", "A100", "--offline"), 75, "offline"),
@@ -157,6 +158,24 @@ def test_pasted_output_describes_the_host(curator: Callable[..., Said], tmp_path
     failed = curator("resolve", "--nvidia-smi", "smi.txt")
     assert failed.code == 2
     assert "driver" in failed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "architecture"),
+    [
+        (("--gpu", "GH200"), "aarch64"),
+        (("--gpu", "GH200", "--arch", "amd64"), "x86_64"),
+        (("--nvidia-smi", "header.txt", "--gpu", "GH200"), "aarch64"),
+        (("--nvidia-smi", "header.txt", "--arch", "X86_64"), "x86_64"),
+        (("--nvidia-smi", "header.txt", "--arch", "arm64"), "aarch64"),
+    ],
+)
+def test_the_architecture_is_that_of_the_gpus_or_the_one_told(
+    arguments: tuple[str, ...], architecture: str, curator: Callable[..., Said], tmp_path: Path
+) -> None:
+    (tmp_path / "header.txt").write_text("| NVIDIA-SMI 580.95.05  Driver Version: 580.95.05 |\n")
+    said = curator("resolve", "--driver", "580.95.05", *arguments, "--json")
+    assert said.data["host"]["architecture"] == architecture
 
 
 def test_an_index_that_was_read_is_read_again_offline(

@@ -72,6 +72,52 @@ def test_a_driver_without_gpus(tools: Path) -> None:
     assert (host_facts().gpus, host_facts().driver) == ((), None)
 
 
+@pytest.mark.parametrize("memory", ["[N/A]", "[Insufficient Permissions]", "[Not Supported]"])
+def test_memory_that_is_not_told_is_not_known(memory: str, tools: Path) -> None:
+    nvidia_smi(tools, f"NVIDIA GB10, GPU-1, 12.1, {memory}, 580.95.05")
+    assert host_facts().driver == "580.95.05"
+    assert host_facts().gpus == (Gpu(name="NVIDIA GB10", uuid="GPU-1", sm="12.1", memory_bytes=0),)
+
+
+LOST = ", ".join(["[GPU is lost]"] * 5)
+
+
+def test_a_lost_gpu_is_left_out_and_the_next_one_tells_the_driver(tools: Path) -> None:
+    nvidia_smi(tools, f"{LOST}\n{TWO}")
+    assert [gpu.uuid for gpu in host_facts().gpus] == ["GPU-0f6b2c4e", "GPU-5d3c1a7b"]
+    assert host_facts().driver == "580.95.05"
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("NVIDIA A100, GPU-1, 8.0, 40000, [N/A]", r"says \[N/A\] for the driver's version"),
+        ("NVIDIA A100, GPU-1, 8.0, 40000, [Unknown Error]", r"says \[Unknown Error\] for"),
+        (LOST, r"no GPU that answers: it says \[GPU is lost\]"),
+    ],
+)
+def test_what_nvidia_smi_says_in_place_of_an_answer_is_said(
+    row: str, says: str, tools: Path
+) -> None:
+    nvidia_smi(tools, row)
+    with pytest.raises(HostError, match=says):
+        host_facts()
+
+
+NO_CAPABILITY = (
+    'case "$*" in *compute_cap*)'
+    """ echo 'Field "compute_cap" is not a valid field to query.'; exit 2;; esac\n"""
+)
+
+
+def test_a_driver_without_compute_capabilities_is_asked_for_names(tools: Path) -> None:
+    script = f"#!/bin/sh\n{NO_CAPABILITY}echo Tesla T4, GPU-1, 15109, 470.57.02\n"
+    (tools / "nvidia-smi").write_text(script)
+    (tools / "nvidia-smi").chmod(0o755)
+    (found,) = host_facts().gpus
+    assert (found.name, found.sm, host_facts().driver) == ("Tesla T4", "7.5", "470.57.02")
+
+
 def test_a_driver_that_does_not_answer_is_said(tools: Path) -> None:
     nvidia_smi(tools, "NVIDIA-SMI has failed", status=9)
     with pytest.raises(HostError, match="check the driver"):
@@ -198,10 +244,21 @@ def test_without_the_library_the_program_is_asked(machine: Machine) -> None:
 
 
 def test_a_program_that_does_not_know_compute_capabilities(machine: Machine) -> None:
-    refuse = 'case "$*" in *compute_cap*) echo Field "compute_cap" is not valid; exit 2;; esac\n'
-    machine.install("nvidia-smi", f"{refuse}echo Tesla T4, 470.57.02")
+    machine.install("nvidia-smi", f"{NO_CAPABILITY}echo Tesla T4, 470.57.02")
     found = machine.look()
     assert (found.driver, found.gpus) == ("470.57.02", (resolve.gpu("T4"),))
+
+
+def test_a_gpu_that_the_program_lost_keeps_its_place(machine: Machine) -> None:
+    lost = "[GPU is lost], [GPU is lost], [GPU is lost]"
+    machine.install("nvidia-smi", f"echo '{lost}'; echo NVIDIA A100, 580.95.05, 8.0")
+    found = machine.look()
+    assert (found.driver, [gpu.sm for gpu in found.gpus]) == ("580.95.05", [None, "8.0"])
+
+
+def test_a_driver_whose_version_nobody_tells_is_said(machine: Machine) -> None:
+    machine.install("nvidia-smi", "echo 'NVIDIA A100, [N/A], 8.0'")
+    assert "HostError: nvidia-smi says [N/A] for the driver's version" in machine.fail()
 
 
 def test_overrides_describe_another_machine(with_driver: Machine) -> None:
@@ -217,6 +274,18 @@ def test_overrides_describe_another_machine(with_driver: Machine) -> None:
     partly = with_driver.look(NVML_GPUS=MIXED, CURATOR_OVERRIDE_DRIVER="470.57.02")
     assert (partly.driver, len(partly.gpus)) == ("470.57.02", 2)
     assert with_driver.look(NVML_GPUS=MIXED, CURATOR_OVERRIDE_GPU="none").gpus == ()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "architecture"),
+    [("GH200", "aarch64"), ("T4G,T4G", "aarch64"), ("A100", "x86_64"), ("none", HERE)],
+)
+def test_an_override_of_gpus_has_their_architecture(
+    machine: Machine, gpus: str, architecture: str
+) -> None:
+    assert machine.look(CURATOR_OVERRIDE_GPU=gpus).architecture == architecture
+    chosen = {"CURATOR_OVERRIDE_GPU": gpus, "CURATOR_OVERRIDE_ARCH": "amd64"}
+    assert machine.look(**chosen).architecture == "x86_64"
 
 
 @pytest.mark.parametrize(

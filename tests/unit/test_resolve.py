@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from curator.compat import Answer
-from curator.errors import InputError, IntegrityError
+from curator.errors import IntegrityError
 from curator.facts import facts
 from curator.resolve import (
     Catalogue,
@@ -16,6 +16,7 @@ from curator.resolve import (
     Judgement,
     Wishes,
     change,
+    gpu,
     judge,
     ordered,
     resolve,
@@ -155,6 +156,16 @@ def test_a_forward_package_is_for_data_centre_gpus_and_its_branches(
     assert judge(there, host(driver, gpu), FACTS).says == says
 
 
+def test_of_a_virtual_gpu_neither_forward_packages_nor_brands_are_known() -> None:
+    where = Host(driver="535.104.05", gpus=(gpu("NVIDIA A40-48Q"),))
+    asks = {"NVIDIA_REQUIRE_CUDA": "cuda>=12.8 brand=nvidia,driver>=535,driver<536"}
+    there = image("x", "1", label("12.8", ("8.6",), requires=asks, forward="12.8"))
+    found = {(gate.gate, gate.answer.says) for gate in judge(there, where, FACTS).gates}
+    assert {("G1", "unknown"), ("G2", "unknown")} <= found
+    plain = image("x", "1", label("12.8", ("8.6",)))
+    assert judge(plain, where, FACTS).says == "yes"
+
+
 def test_a_forward_package_brings_the_driver_that_compiles_ptx() -> None:
     there = image("x", "1", label("13.0", ("12.0",), ("8.0",), requires={}, forward="13.0"))
     assert answers(judge(there, host("535.104.05", "A100"), FACTS))[-1] == (
@@ -235,79 +246,6 @@ def test_with_two_kinds_of_gpu_both_have_to_be_ran() -> None:
     assert judge(one, mixed, FACTS).confidence == "rule"
     both = image("x", "1", plain, tests=(ran("A100", "580.65.06"), ran("V100", "580.65.06")))
     assert judge(both, mixed, FACTS).confidence == "tested"
-
-
-def test_the_order_is_version_then_confidence_then_cuda_and_deprecated_is_last() -> None:
-    cu126, cu128 = label("12.6", PYTORCH_124), label("12.8", PYTORCH_128)
-    known = ordered(
-        [
-            image("x", "2.0", cu126),
-            image("x", "1.9", cu126, tests=(ran("A100", "580.65.06"),)),
-            image("x", "1.9", cu128),
-            image("x", "1.9", cu128, python="3.13", state="deprecated"),
-            image("x", "3.0", cu128, state="yanked"),
-            image("x", "3.1", cu128, tags=(), state="unpublished"),
-        ]
-    )
-    found = resolve(known, host("580.95.05", "A100"), Wishes(), FACTS)
-    assert [match.image.cell for match in found.ranked] == [
-        "x-2.0-cuda12.6-py3.12",
-        "x-1.9-cuda12.6-py3.12",
-        "x-1.9-cuda12.8-py3.12",
-        "x-1.9-cuda12.8-py3.13",
-    ]
-    assert found.considered == 4
-
-
-def test_the_fastest_is_what_was_measured_on_this_gpu() -> None:
-    plain = label("12.8", PYTORCH_128)
-    known = ordered(
-        [
-            image("x", "2.0", plain, tests=(ran("A100", "580.65.06", rate=100),)),
-            image("x", "1.9", plain, tests=(ran("A100", "570.65.06", rate=130),)),
-            image("x", "2.1", plain, tests=(ran("H200", "580.65.06", rate=900),)),
-        ]
-    )
-    where = host("580.95.05", "A100")
-    fastest = resolve(known, where, Wishes(prefer="fastest"), FACTS).ranked
-    assert [match.image.version for match in fastest] == ["1.9", "2.0", "2.1"]
-    newest = resolve(known, where, Wishes(), FACTS).ranked
-    assert [match.image.version for match in newest] == ["2.1", "2.0", "1.9"]
-
-
-@pytest.mark.parametrize(
-    ("wishes", "cells"),
-    [
-        ({"version": "2.9"}, {"2.9.1"}),
-        ({"version": ">=2.5,<2.9"}, {"2.6.0", "2.7.1"}),
-        ({"version": "2"}, {"2.9.1", "2.7.1", "2.6.0", "2.4.1"}),
-        ({"cuda": "12.4"}, {"2.6.0"}),
-        ({"cuda": "11"}, {"2.4.1"}),
-        ({"python": "3.13"}, set()),
-        ({"channel": "stable"}, set()),
-    ],
-)
-def test_wishes_are_beginnings_or_ranges(wishes: dict[str, str], cells: set[str]) -> None:
-    asked = Wishes(framework="pytorch", **wishes)  # type: ignore[arg-type]
-    found = resolve(published(), host("580.95.05", "A100"), asked, FACTS)
-    assert {match.image.version for match in found.ranked} == cells
-
-
-@pytest.mark.parametrize("version", ["2..9", "newest", ">=two"])
-def test_a_wish_that_is_no_version_is_refused(version: str) -> None:
-    with pytest.raises(InputError, match=version):
-        resolve(published(), Host(), Wishes(version=version), FACTS)
-
-
-def test_misses_are_newer_than_what_runs() -> None:
-    found = resolve(published(), host("535.104.05", "A100"), Wishes(framework="pytorch"), FACTS)
-    assert [miss.image.cell for miss in found.misses] == []
-    found = resolve(published(), host("470.256.02", "A100"), Wishes(framework="pytorch"), FACTS)
-    assert found.ranked[0].image.version == "2.4.1"
-    assert [(miss.image.cell, miss.changes) for miss in found.misses] == [
-        ("pytorch-2.9.1-cuda12.8-py3.12", ("driver >= 525.60.13",)),
-        ("pytorch-2.9.1-cuda13.0-py3.12", ("driver >= 580.65.06",)),
-    ]
 
 
 def test_every_answer_names_its_rule_source_and_numbers() -> None:
