@@ -179,7 +179,7 @@ REQUIRES: tuple[dict[str, str] | None, ...] = (
 def invented_host(dice: random.Random) -> Host:
     """Return a host of known and unknown GPUs and drivers."""
     products = list(facts().products.values())
-    common = [facts().products[name] for name in ("T4", "A100", "H100", "GeForce RTX 4090")]
+    common = [facts().products[name] for name in ("T4", "A100", "H100", "B200", "GeForce RTX 4090")]
 
     def gpu() -> Gpu:
         if dice.random() < 0.1:
@@ -244,6 +244,7 @@ def invented_test(dice: random.Random) -> Tested:
         at=f"2026-{dice.randint(1, 3):02}-02T03:04:05{dice.choice(['', '.5', '.25'])}Z",
         gpu=dice.choice([None, "A100", "a <b>GPU</b>"]),
         evidence=dice.choice([None, sha256(b"report")]),
+        stale=dice.choice([None, None, None, "probe", "age", "time"]),
         speed=dice.choice(
             [{}, {"matmul_float32_gflops": dice.randint(1, 9), "copy_mb_s": 99}, {"copy_mb_s": 7}]
         ),

@@ -93,13 +93,16 @@ const compat = (() => {
     return answer("yes", rule, numbered, `${prefix}${major}${minor}${suffix}`);
   }
 
-  function supported(gpu, cuda, last_cuda) {
+  function supported(gpu, cuda, first_cuda, last_cuda) {
     const compared = [["gpu", gpu], ["cuda", cuda]];
-    if (last_cuda) compared.push(["last_cuda", last_cuda]);
+    const last = last_cuda ? [["last_cuda", last_cuda]] : [];
     if (last_cuda && numbers(cuda)[0] > numbers(last_cuda)[0]) {
-      return answer("no", "gpu-dropped", compared);
+      return answer("no", "gpu-dropped", [...compared, ...last]);
     }
-    return answer("yes", "gpu-supported", compared);
+    if (is_less(numbers(cuda).slice(0, 2), numbers(first_cuda))) {
+      return answer("unknown", "gpu-newer", [...compared, ["first_cuda", first_cuda]]);
+    }
+    return answer("yes", "gpu-supported", [...compared, ...last]);
   }
 
   function driver(cuda, version, floor, speaks) {
@@ -152,6 +155,32 @@ const compat = (() => {
       return answer("no", "driver-forward", compared);
     }
     return answer(is_taken && all_datacenter ? "yes" : "unknown", "driver-forward", compared);
+  }
+
+  function introduced(product, version, first) {
+    const own = numbers(version);
+    const fine = is_least(own, numbers(first).slice(0, own.length));
+    const compared = [["product", product], ["driver", version], ["first", first]];
+    return answer(fine ? "yes" : "unknown", "gpu-product", compared);
+  }
+
+  // Of a pair's tests those that stand: the newest of one verdict, newest first.
+  function standing(tests) {
+    const ordered = [...tests].sort((one, other) => compare_tests(other, one));
+    const end = ordered.findIndex((test) => test.verdict !== ordered[0].verdict);
+    return end < 0 ? ordered : ordered.slice(0, end);
+  }
+
+  function compare_tests(one, other) {
+    const [left, right] = [test_order(one), test_order(other)];
+    const place = left.findIndex((part, number) => part !== right[number]);
+    return place < 0 ? 0 : left[place] < right[place] ? -1 : 1;
+  }
+
+  function test_order({ at, evidence, stale, verdict }) {
+    const failed = Number(verdict !== "pass");
+    const placed = stale !== "time" ? 1 : failed ? 2 : 0;
+    return [placed, at.replace(/Z+$/, ""), failed, evidence ?? ""];
   }
 
   function platform(platforms, host) {
@@ -305,6 +334,7 @@ const compat = (() => {
     format,
     forward,
     highest,
+    introduced,
     is_least,
     is_less,
     kernel,
@@ -312,6 +342,7 @@ const compat = (() => {
     numbers,
     platform,
     runtime,
+    standing,
     supported,
     text_of,
     threads,

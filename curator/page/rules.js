@@ -34,11 +34,15 @@ const rules = (() => {
   });
 
   const DOTTED = /^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$/;
-  const UNREAD = gate("G2", answer("unknown", "label-unread"));
+  const BECAUSE = {
+    probe: "its probe has changed since",
+    age: "it is older than the index allows",
+    time: "its time is not to be believed",
+  };
 
   function is_readable(label) {
-    const told = [label.cuda, label.floor, label.forward, label.glibc];
-    return told.every((text) => !text || DOTTED.test(text));
+    const told = [label.cuda, label.floor, label.forward || "0", label.glibc || "0"];
+    return told.every((text) => DOTTED.test(text));
   }
 
   class Judge {
@@ -55,13 +59,13 @@ const rules = (() => {
     image(image) {
       const known = this.label(image.label);
       const tests = image.tests.filter((test) => this.sms.has(test.sm));
-      return tests.length ? this.with_tests(known, tests) : known;
+      return tests.length ? this.with_tests(image.label, known, tests) : known;
     }
 
     label(label) {
       let found = this.labels.get(label);
       if (found === undefined) {
-        const gates = is_readable(label) ? [...this.gates(label)] : [UNREAD];
+        const gates = [...this.gates(label)];
         const says = folded(gates);
         found = judgement(says, gates, says === "yes" ? "rule" : null);
         this.labels.set(label, found);
@@ -69,42 +73,75 @@ const rules = (() => {
       return found;
     }
 
-    with_tests(known, tests) {
-      const latest = new Map();
-      for (const test of sorted_by(tests, age)) {
-        latest.set(`${test.sm} ${branch_of(test.driver)}`, test);
-      }
-      const here = [...this.sms].sort().map((sm) => latest.get(`${sm} ${this.branch ?? 0}`));
-      const failed = here.find((test) => test?.verdict === "fail");
+    // Which of several platforms a test ran is not told: then only failures tell something.
+    with_tests(label, known, tests) {
+      const is_one = (label.platforms ?? ["linux/amd64"]).length === 1;
+      const runs = runs_of(tests.filter((test) => is_one || test.verdict !== "pass"));
+      const own = this.branch ?? 0;
+      const here = [...this.sms].sort().map((sm) => runs.find((run) => run.sm === sm && run.branch === own));
+      const failed = here.find((run) => run && run.tests[0].verdict !== "pass");
       if (failed) {
-        return judgement("no", [...known.gates, gate("E", told(failed, "no"))], null, failed);
+        const [test] = failed.tests;
+        return judged_with(known, "no", told(test, "no"), null, test);
       }
-      const passed = here.filter(Boolean);
-      if (this.has_every_sm && passed.length === this.sms.size) {
+      const passed = here.map((run) => run && this.counting(run.tests)).filter(Boolean);
+      if (this.has_every_sm && passed.length === this.sms.size && is_open(known)) {
         const test = newest_of(passed);
-        const gates = [...known.gates, gate("E", told(test, "yes"))];
         const says = folded(known.gates.filter((one) => ["G0", "G1"].includes(one.gate)));
-        return judgement(says, gates, says === "yes" ? "tested" : null, test);
+        return judged_with(known, says, told(test, "yes"), says === "yes" ? "tested" : null, test);
       }
-      const good = [...latest.values()].filter((test) => test.verdict === "pass");
-      const sms = new Set(good.map((test) => test.sm));
-      const all_good = [...this.sms].every((sm) => sms.has(sm));
-      if (known.says === "yes" && this.has_every_sm && all_good) {
-        return judgement("yes", known.gates, "tested-sm", newest_of(good));
+      return this.from_elsewhere(known, runs);
+    }
+
+    from_elsewhere(known, runs) {
+      const good = runs.map((run) => run.tests.find(is_fresh_pass)).filter(Boolean);
+      const is_good =
+        this.has_every_sm && [...this.sms].every((sm) => good.some((test) => test.sm === sm));
+      const left = known.gates.filter((one) => !(is_good && one.answer.rule === "gpu-newer"));
+      if (folded(left) !== "yes") return known;
+      for (const sm of [...this.sms].sort()) {
+        const test = this.doubt(runs, sm);
+        if (test) return judged_with(known, "unknown", told(test, "unknown"), null, test);
       }
-      return known;
+      if (is_good) return judgement("yes", known.gates, "tested-sm", newest_of(good));
+      const old = runs.flatMap((run) => run.tests.filter((test) => test.verdict === "pass" && test.stale));
+      return old.length ? judged_with(known, "yes", told_old(newest_of(old)), "rule") : known;
+    }
+
+    // The newest pass that is fresh and was made with the host's driver or an older one.
+    counting(tests) {
+      const driver = numbers(this.host.driver ?? "0");
+      const is_old = (test) => is_least(driver, numbers(test.driver).slice(0, driver.length));
+      return tests.find((test) => !test.stale && is_old(test)) ?? null;
+    }
+
+    // The failure that stands with the nearest driver: an older one, else a newer.
+    doubt(runs, sm) {
+      const of_sm = runs.filter((run) => run.sm === sm);
+      if (!of_sm.length) return null;
+      const branches = of_sm.map((run) => run.branch);
+      const older = branches.filter((branch) => branch <= (this.branch ?? 0));
+      const nearest = older.length ? Math.max(...older) : Math.min(...branches);
+      const [test] = of_sm.find((run) => run.branch === nearest).tests;
+      return test.verdict === "pass" ? null : test;
     }
 
     *gates(label) {
       const { host } = this;
       const place = platform_of(host.architecture);
       yield gate("G0", compat.platform(label.platforms ?? ["linux/amd64"], place));
-      if (label.glibc && host.docker) yield gate("G0", compat.threads(label.glibc, host.docker));
+      if (host.docker && label.glibc && DOTTED.test(label.glibc)) {
+        yield gate("G0", compat.threads(label.glibc, host.docker));
+      }
       if (host.driver === null && !host.gpus.length) {
         yield gate("G2", answer("no", "gpu-none", [["floor", label.floor]]));
         return;
       }
       yield gate("G1", this.runtime(label));
+      if (!is_readable(label)) {
+        yield gate("G2", answer("unknown", "label-unread"));
+        return;
+      }
       const found = this.driver(label);
       yield gate("G2", found);
       if (!host.gpus.length) yield gate("G3", answer("unknown", "gpu-not-given"));
@@ -171,7 +208,7 @@ const rules = (() => {
     }
 
     branches(label, found) {
-      const known = this.branch === null ? [] : [this.branch];
+      const known = this.branch === null ? [] : [nearest_branch(this.branch, this.facts)];
       if (found.rule !== "driver-forward" || found.says !== "yes") return known;
       const numbers_of = Object.entries(this.facts.branches)
         .filter(([, one]) => one.cuda === label.forward)
@@ -184,16 +221,7 @@ const rules = (() => {
         yield gate("G3", answer("unknown", "gpu-not-given"), place);
         return;
       }
-      const facts = own(this.facts.capabilities, gpu.sm);
-      if (facts === null) {
-        yield gate("G2", answer("unknown", "gpu-unknown", [["gpu", gpu.sm]]), place);
-      } else {
-        for (const branch of branches) {
-          const { first_driver: first, last_driver: last } = facts;
-          yield gate("G2", compat.knows(branch, gpu.sm, first, last), place);
-        }
-        yield gate("G3", compat.supported(gpu.sm, label.cuda, facts.last_cuda), place);
-      }
+      yield* this.known(label, gpu, place, branches);
       const cubin = label.cubin ?? null;
       if (cubin === null) {
         yield gate("G3", answer("unknown", "kernel-unread"), place);
@@ -201,12 +229,24 @@ const rules = (() => {
       }
       const found = compat.kernel(gpu.sm, cubin, label.ptx ?? []);
       yield gate("G3", found, place);
-      if (found.rule !== "kernel-ptx") return;
-      yield gate("G3", this.ptx(label.cuda, speaks), place);
-      if (facts !== null && is_less(numbers(label.cuda).slice(0, 2), numbers(facts.first_cuda))) {
-        const compared = [["gpu", gpu.sm], ["cuda", label.cuda], ["first_cuda", facts.first_cuda]];
-        yield gate("G3", answer("unknown", "gpu-newer", compared), place);
+      if (found.rule === "kernel-ptx") yield gate("G3", this.ptx(label.cuda, speaks), place);
+    }
+
+    // Whether the driver and the image's CUDA know a GPU.
+    *known(label, { name, sm }, place, branches) {
+      const facts = own(this.facts.capabilities, sm);
+      if (facts === null) {
+        yield gate("G2", answer("unknown", "gpu-unknown", [["gpu", sm]]), place);
+        return;
       }
+      for (const branch of branches) {
+        yield gate("G2", compat.knows(branch, sm, facts.first_driver, facts.last_driver), place);
+      }
+      const first = own(this.facts.first_drivers, name ?? "");
+      if (first && this.host.driver) {
+        yield gate("G2", compat.introduced(name, this.host.driver, first), place);
+      }
+      yield gate("G3", compat.supported(sm, label.cuda, facts.first_cuda, facts.last_cuda), place);
     }
 
     ptx(cuda, speaks) {
@@ -220,10 +260,14 @@ const rules = (() => {
 
   function speaks_of_branch(branch, facts) {
     if (branch === null) return [null, false];
-    const known = own(facts.branches, String(branch));
-    if (known) return [known.cuda, true];
-    const below = Object.keys(facts.branches).map(Number).filter((number) => number < branch);
-    return below.length ? [facts.branches[Math.max(...below)].cuda, false] : [null, false];
+    const known = own(facts.branches, String(nearest_branch(branch, facts)));
+    return known ? [known.cuda, Object.hasOwn(facts.branches, String(branch))] : [null, false];
+  }
+
+  // The branch with facts that a driver is of: numbers on Windows run past the branch's.
+  function nearest_branch(branch, facts) {
+    const older = Object.keys(facts.branches).map(Number).filter((number) => number <= branch);
+    return older.length ? Math.max(...older) : branch;
   }
 
   function brands_of(gpu, branch) {
@@ -250,11 +294,37 @@ const rules = (() => {
     return tests.reduce((best, test) => (age(test) > age(best) ? test : best));
   }
 
-  function told(test, says) {
-    const where = test.gpu || `sm ${test.sm}`;
-    const compared = [["gpu", where], ["driver", test.driver], ["at", test.at.slice(0, 10)]];
-    return answer(says, says === "yes" ? "test-passed" : "test-failed", compared);
+  // What stands of each compute capability and driver branch.
+  function runs_of(tests) {
+    const pairs = new Map();
+    for (const test of tests) {
+      const key = `${test.sm} ${branch_of(test.driver)}`;
+      pairs.set(key, [...(pairs.get(key) ?? []), test]);
+    }
+    return [...pairs.values()].map((found) => ({
+      sm: found[0].sm,
+      branch: branch_of(found[0].driver),
+      tests: compat.standing(found),
+    }));
   }
+
+  const is_fresh_pass = (test) => test.verdict === "pass" && !test.stale;
+
+  // Whether a pass may stand above what the rules say of the driver.
+  const is_open = (known) =>
+    known.gates.every(({ answer: { rule, says } }) => rule !== "driver-forward" || says === "yes");
+
+  const judged_with = (known, says, found, confidence = null, test = null) =>
+    judgement(says, [...known.gates, gate("E", found)], confidence, test);
+
+  const told = (test, says) =>
+    answer(says, says === "yes" ? "test-passed" : "test-failed", where_of(test));
+
+  const told_old = (test) =>
+    answer("yes", "test-old", [...where_of(test), ["because", BECAUSE[test.stale]]]);
+
+  const where_of = (test) =>
+    [["gpu", test.gpu || `sm ${test.sm}`], ["driver", test.driver], ["at", test.at.slice(0, 10)]];
 
   const judge = (image, host, facts) => new Judge(host, facts).image(image);
 
@@ -500,6 +570,7 @@ const rules = (() => {
     "kernel-cubin",
     "kernel-ptx",
     "test-passed",
+    "test-old",
   ]);
 
   function why(found, facts) {

@@ -98,6 +98,7 @@ _TELLING: Final = frozenset(
         "kernel-cubin",
         "kernel-ptx",
         "test-passed",
+        "test-old",
     }
 )
 

@@ -185,17 +185,23 @@ def test_an_older_driver_does_not_compile_newer_ptx(
 
 
 @pytest.mark.parametrize(
-    ("gpu", "cuda", "last", "says"),
+    ("gpu", "cuda", "first", "last", "says"),
     [
-        ("6.1", "12.9", "12", "yes"),
-        ("6.1", "13.0", "12", "no"),
-        ("7.0", "13.2", "12", "no"),
-        ("3.5", "12.0", "11", "no"),
-        ("7.5", "13.2", None, "yes"),
+        ("6.1", "12.9", "8.0", "12", "yes"),
+        ("6.1", "13.0", "8.0", "12", "no"),
+        ("7.0", "13.2", "9.0", "12", "no"),
+        ("3.5", "12.0", "6.0", "11", "no"),
+        ("7.5", "13.2", "10.0", None, "yes"),
+        ("12.0", "12.8", "12.8", None, "yes"),
+        ("12.0", "12.6.3", "12.8", None, "unknown"),
+        ("10.3", "12.8.1", "12.9", None, "unknown"),
+        ("10.3", "12", "12.9", None, "unknown"),
     ],
 )
-def test_cuda_drops_old_gpus(gpu: str, cuda: str, last: str | None, says: str) -> None:
-    assert supported(gpu, cuda, last_cuda=last).says == says
+def test_cuda_drops_old_gpus_and_does_not_know_newer_ones(
+    gpu: str, cuda: str, first: str, last: str | None, says: str
+) -> None:
+    assert supported(gpu, cuda, first_cuda=first, last_cuda=last).says == says
 
 
 def test_an_answer_names_its_source_and_what_was_compared() -> None:
