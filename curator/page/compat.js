@@ -203,7 +203,12 @@ const compat = (() => {
   const JETPACK = "NVIDIA_REQUIRE_JETPACK";
   const TRUE = new Set(["1", "t", "T", "true", "TRUE", "True"]);
   const LEGACY = "CUDA_VERSION";
-  const CONDITION = /^([a-z]+)(>=|<=|!=|=|<|>)([^<>=!]+)$/;
+  const CONDITION = /^([A-Za-z]+)(>=|<=|!=|=|<|>)([^<>=!]+)$/;
+  const SEMANTIC = new RegExp(
+    "^v?(N)(?:\\.(N)(?:\\.N(?:-W(?:\\.W)*)?(?:\\+W(?:\\.W)*)?)?)?$"
+      .replaceAll("N", "(?:0|[1-9][0-9]{0,5})")
+      .replaceAll("W", "[0-9A-Za-z-]+"),
+  );
   const VERSION = /^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$/;
   const PARTS = 4;
 
@@ -221,12 +226,17 @@ const compat = (() => {
     }
     const ranges = { cuda, driver: driver_range, arch: arch ? exactly(arch) : null };
     const facts = new RuntimeFacts(ranges, brands);
-    let asked = Object.entries(requires)
+    const asked = Object.entries(requires)
       .filter(([name]) => name.startsWith(PREFIX) && !name.startsWith(JETPACK))
       .sort(([left], [right]) => (left < right ? -1 : 1));
-    const implied = !asked.some(([name]) => name === CUDA) && Boolean(requires[LEGACY]);
+    const implied = !requires[CUDA] && Boolean(requires[LEGACY]);
     if (implied) {
-      asked = [[CUDA, `cuda>=${requires[LEGACY].split(".").slice(0, 2).join(".")}`], ...asked];
+      const found = SEMANTIC.exec(requires[LEGACY]);
+      if (!found) return answer("unknown", "runtime-unread");
+      const least = `cuda>=${found[1]}.${found[2] ?? 0}`;
+      const empty = asked.find(([name]) => name === CUDA);
+      if (empty) empty[1] = least;
+      else asked.push([CUDA, least]);
     }
     const answers = asked.map(([name, text]) => facts.variable(text, implied && name === CUDA));
     for (const says of ["no", "unknown"]) {
@@ -254,6 +264,7 @@ const compat = (() => {
       let unsure = false;
       for (const alternative of text.split(" ")) {
         const [says, about, condition] = this.alternative(alternative);
+        if (about === "unread") return answer("unknown", "runtime-unread");
         if (says === "yes") return answer("yes", "runtime-met", compared);
         if (says === null) continue;
         unsure = unsure || says === "unknown";
@@ -261,9 +272,8 @@ const compat = (() => {
       }
       if (worst === null) return answer("yes", "runtime-met", compared);
       const [about, condition] = worst;
-      if (about === "unread") return answer("unknown", "runtime-unread");
       const rule = implied ? "runtime-implied" : `runtime-${about}`;
-      const asked = condition.startsWith("cuda>=")
+      const asked = condition.toLowerCase().startsWith("cuda>=")
         ? ["asks", condition.slice("cuda>=".length)]
         : ["other", condition];
       compared.push(["has", this.told(about)], asked);
@@ -273,14 +283,16 @@ const compat = (() => {
     alternative(text) {
       const found = [];
       for (const condition of text.split(",").filter(Boolean)) {
-        const match = CONDITION.exec(condition.trim());
+        const match = CONDITION.exec(condition);
         if (!match) return ["unknown", "unread", condition];
-        const [, about, sign, value] = match;
+        const [about, sign, value] = [match[1].toLowerCase(), match[2], match[3]];
         if (about === "brand") {
-          found.push([this.brand(sign, value), about, condition]);
+          found.push([this.brand(sign, value.toLowerCase()), about, condition]);
         } else if (Object.hasOwn(this.ranges, about)) {
           if (!VERSION.test(value)) return ["unknown", "unread", condition];
           found.push([compare_range(this.ranges[about], sign, value), about, condition]);
+        } else {
+          found.push(["unknown", "unread", condition]);
         }
       }
       if (!found.length) return [null, "", ""];

@@ -14,10 +14,12 @@ from curator.compat import (
     Answer,
     accepts_ptx,
     driver,
+    exactly,
     kernel,
     numbers,
     require_arch,
     require_cuda,
+    runtime,
     supported,
 )
 from curator.facts import facts
@@ -224,3 +226,39 @@ def test_desktop_and_tegra_load_none_of_each_others_machine_code(
     gpu: str, cubin: str, says: str
 ) -> None:
     assert kernel(gpu, cubin=(cubin,), ptx=()).says == says
+
+
+@pytest.mark.parametrize(
+    ("requires", "says", "rule"),
+    [
+        ({}, "yes", "runtime-none"),
+        ({"CUDA_VERSION": "12.8.0"}, "no", "runtime-implied"),
+        ({"CUDA_VERSION": "12.8.0", "NVIDIA_REQUIRE_CUDA": ""}, "no", "runtime-implied"),
+        ({"CUDA_VERSION": "12.8.0", "NVIDIA_REQUIRE_CUDA": "cuda>=12.0"}, "yes", "runtime-met"),
+        ({"CUDA_VERSION": "v12.8"}, "no", "runtime-implied"),
+        ({"CUDA_VERSION": "12"}, "yes", "runtime-met"),
+        ({"CUDA_VERSION": "12.2.1-rc.1+build"}, "yes", "runtime-met"),
+        *(({"CUDA_VERSION": it}, "unknown", "runtime-unread")
+          for it in ("cu128", "11.08", "11.4.048", "10.1.243.0", "12.2-rc1", "12.", " 12")),
+        ({"NVIDIA_REQUIRE_FOO": "foo>=1"}, "unknown", "runtime-unread"),
+        ({"NVIDIA_REQUIRE_CUDA": "cuda>=12.0,foo=1"}, "unknown", "runtime-unread"),
+        ({"NVIDIA_REQUIRE_CUDA": "foo=1 cuda>=12.0"}, "unknown", "runtime-unread"),
+        ({"NVIDIA_REQUIRE_CUDA": "cuda>=12.0 foo=1"}, "yes", "runtime-met"),
+        ({"NVIDIA_REQUIRE_CUDA": "cuda>=99,foo=1"}, "no", "runtime-cuda"),
+        ({"NVIDIA_REQUIRE_CUDA": "cuda>=99\tcuda>=12.0"}, "unknown", "runtime-unread"),
+        ({"NVIDIA_REQUIRE_CUDA": "\tcuda>=12.0"}, "unknown", "runtime-unread"),
+        ({"NVIDIA_REQUIRE_CUDA": "CUDA>=99"}, "no", "runtime-cuda"),
+        ({"NVIDIA_REQUIRE_CUDA": "Brand=Tesla"}, "yes", "runtime-met"),
+        ({"NVIDIA_REQUIRE_CUDA": "brand!=TESLA"}, "no", "runtime-brand"),
+        ({"NVIDIA_REQUIRE_X": "cuda>=99", "NVIDIA_DISABLE_REQUIRE": "TRUE"}, "yes", "runtime-off"),
+        ({"NVIDIA_REQUIRE_X": "cuda>=99", "NVIDIA_DISABLE_REQUIRE": "yes"}, "no", "runtime-cuda"),
+        ({"NVIDIA_REQUIRE_JETPACK": "csv-mounts=all"}, "yes", "runtime-none"),
+    ],
+)  # fmt: skip
+def test_the_runtime_is_asked_as_both_of_its_implementations_read_it(
+    requires: dict[str, str], says: str, rule: str
+) -> None:
+    found = runtime(
+        requires, cuda=exactly("12.2"), driver=exactly("535.104.05"), arch="7.0", brands=("tesla",)
+    )
+    assert (found.says, found.rule) == (says, rule)
