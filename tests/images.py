@@ -166,6 +166,7 @@ def entry_of(image: Image) -> Entry:
         tags=image.tags,
         sm=None if label.cubin is None else Sm(cubin=label.cubin, ptx=label.ptx, source="made up"),
         requires=None if label.requires is None else dict(label.requires),
+        forward=label.forward,
         published=image.published,
     )
 

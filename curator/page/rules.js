@@ -144,6 +144,10 @@ const rules = (() => {
       }
       const found = this.driver(label);
       yield gate("G2", found);
+      const package_ = this.package(label, found);
+      if (package_ !== null) {
+        yield gate("G2", compat.driver(label.cuda, String(package_), label.floor, label.forward));
+      }
       if (!host.gpus.length) yield gate("G3", answer("unknown", "gpu-not-given"));
       const speaks = this.speaks_for(label, found);
       const branches = this.branches(label, found);
@@ -209,11 +213,17 @@ const rules = (() => {
 
     branches(label, found) {
       const known = this.branch === null ? [] : [nearest_branch(this.branch, this.facts)];
-      if (found.rule !== "driver-forward" || found.says !== "yes") return known;
+      const package_ = this.package(label, found);
+      return package_ === null ? known : [...known, package_];
+    }
+
+    // The branch of the driver that a forward compatibility package brings, if it works.
+    package(label, found) {
+      if (found.rule !== "driver-forward" || found.says !== "yes") return null;
       const numbers_of = Object.entries(this.facts.branches)
         .filter(([, one]) => one.cuda === label.forward)
         .map(([number]) => Number(number));
-      return numbers_of.length ? [...known, Math.min(...numbers_of)] : known;
+      return numbers_of.length ? Math.min(...numbers_of) : null;
     }
 
     *gpu(label, gpu, place, speaks, branches) {

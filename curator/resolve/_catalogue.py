@@ -289,6 +289,7 @@ def _of(
             cubin=entry.sm.cubin if entry.sm else None,
             ptx=entry.sm.ptx if entry.sm else (),
             requires=entry.requires,
+            forward=entry.forward,
             glibc=stack.glibc,
         ),
         size=entry.size,

@@ -165,6 +165,9 @@ class Judge:
             return
         driver = self._driver(label)
         yield Gate(gate="G2", answer=driver)
+        if (package := self._package(label, driver)) is not None:
+            found = compat.driver(label.cuda, str(package), floor=label.floor, speaks=label.forward)
+            yield Gate(gate="G2", answer=found)
         if not host.gpus:
             yield Gate(gate="G3", answer=Answer(says="unknown", rule="gpu-not-given"))
         speaks = self._speaks_for(label, driver)
@@ -237,11 +240,18 @@ class Judge:
     def _branches(self, label: Label, driver: Answer) -> tuple[int, ...]:
         """Return the branches that have to know the GPUs: the host's, and that of a package."""
         own = () if self._host.branch is None else (_nearest(self._host.branch, self._facts),)
+        package = self._package(label, driver)
+        return own if package is None else (*own, package)
+
+    def _package(self, label: Label, driver: Answer) -> int | None:
+        """Return the branch of the driver that a forward compatibility package brings, if it works.
+
+        With it the rules for the driver are asked again: a package may be older than the image.
+        """
         if driver.rule != "driver-forward" or driver.says != "yes":
-            return own
+            return None
         known = self._facts.branches.values()
-        package = min((one.number for one in known if one.cuda == label.forward), default=None)
-        return (*own, package) if package is not None else own
+        return min((one.number for one in known if one.cuda == label.forward), default=None)
 
     def _gpu(
         self,

@@ -164,6 +164,25 @@ def test_a_forward_package_brings_the_driver_that_compiles_ptx() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("driver", "package", "cuda", "rule"),
+    [
+        ("470.256.02", "11.8", "12.8", "driver-floor"),
+        ("450.80.02", "11.8", "12.4", "driver-floor"),
+        ("470.256.02", "12.4", "13.0", "driver-floor"),
+        ("470.256.02", "12.4", "12.8", None),
+        ("525.147.05", "12.4", "12.8", None),
+    ],
+)
+def test_a_forward_package_that_is_older_than_the_image_has_to_run_it(
+    driver: str, package: str, cuda: str, rule: str | None
+) -> None:
+    there = image("x", "1", label(cuda, ("8.0",), requires={}, forward=package))
+    found = judge(there, host(driver, "A100"), FACTS)
+    assert (found.first and found.first.answer.rule) == rule
+    assert found.says == ("no" if rule else "yes")
+
+
 def test_a_driver_that_no_fact_knows_is_taken_for_the_one_before() -> None:
     newest = host("999.10", "A100")
     assert judge(image("x", "1", label("13.0", ("8.0",))), newest, FACTS).says == "yes"

@@ -181,6 +181,13 @@ def test_old_evidence_follows_by_rule_and_says_so_as_the_coverage_does(
     assert told.answer == standing
 
 
+def test_an_index_tells_of_a_forward_compatibility_package() -> None:
+    there = label("12.8", ("8.9",), requires={}, forward="12.8")
+    known = published(image("x", "1", there)).image(0)
+    assert known.label == there
+    assert first(judge(known, host("535.104.05", "RTX 4090"), FACTS)) == "driver-forward"
+
+
 def test_how_old_a_test_is_survives_the_catalogues_document() -> None:
     known = published(having(ran("A100", "580.95.05")), probe="1" * 64)
     again = Catalogue.read(known.data)
