@@ -136,9 +136,8 @@ class Build:
 class Rule:
     """A rule's gate and source, and its sentence for each answer it can give.
 
-    `change` is what would turn its no around, as (kind, text); those count whose numbers were
-    compared. The text of kind `driver` is the least version, that of `speaks` the least CUDA
-    release that the driver has to speak.
+    `change` is what other hardware, or engine, would turn its no around, as (kind, text); a rule
+    without one depends on the driver.
     """
 
     name: str

@@ -7,7 +7,7 @@ const rules = (() => {
   "use strict";
 
   const { ValueError, compare_lists } = versions;
-  const { answer, format, highest, is_least, is_less, numbers, text_of } = compat;
+  const { answer, format, is_least, is_less, numbers, text_of } = compat;
 
   // judge
 
@@ -398,7 +398,7 @@ const rules = (() => {
         look(alike, images, judge_here, found);
       }
     }
-    const misses = nearest(newer(found.ranked, found.no), facts, MOST_MISSES);
+    const misses = nearest(newer(found.ranked, found.no), host, facts, MOST_MISSES);
     return {
       considered: places.length,
       ranked: found.ranked,
@@ -465,17 +465,22 @@ const rules = (() => {
     return sorted_by([...firsts.values()], (match) => match.image.framework);
   }
 
-  // What does not run; where something runs, only what is newer than that.
+  // What does not run; where something runs, only what is newer than that: a later version, and the
+  // same one with a later CUDA.
   function newer(ranked, rejected) {
     const best = new Map();
     for (const { image } of ranked) {
-      if (!best.has(image.framework)) best.set(image.framework, image.version_code);
+      if (!best.has(image.framework)) best.set(image.framework, image);
     }
     return rejected.filter(({ image }) => {
       const newest = best.get(image.framework);
-      return newest === undefined || image.version_code < newest;
+      if (newest === undefined || image.version_code < newest.version_code) return true;
+      return image.version_code === newest.version_code && has_later_cuda(image, newest);
     });
   }
+
+  const has_later_cuda = (image, other) =>
+    versions.compare(versions.parse(image.label.cuda), versions.parse(other.label.cuda)) > 0;
 
   function wanted(wishes) {
     const version = matcher("version", wishes.version ?? null);
@@ -512,58 +517,138 @@ const rules = (() => {
 
   // misses
 
-  const NO_CHECK = "NVIDIA_DISABLE_REQUIRE=1";
+  const OFF = "NVIDIA_DISABLE_REQUIRE";
+  const NO_CHECK = `${OFF}=1`;
+  const ARCHITECTURES = { "linux/amd64": "x86_64", "linux/arm64": "aarch64" };
+  const EMBEDDED = new Set(["11.0"]);
 
-  function change(found, facts) {
-    if (found.gates.some((one) => one.answer.says === "unknown")) return null;
-    const texts_of = new Map();
-    const gates = found.gates.filter((one) => one.answer.says === "no");
-    for (const one of gates) {
-      const parts = [...parts_of(one.answer, facts)];
-      if (!parts.length) return null;
-      for (const [kind, text] of parts) {
-        texts_of.set(kind, [...(texts_of.get(kind) ?? []), text]);
+  const refusals = (found) => found.gates.filter((one) => one.answer.says === "no");
+  const is_runtime = (found) => refusals(found).every((one) => one.gate === "G1");
+
+  // Looks for what would let images run on a host.
+  class Changes {
+    constructor(host, facts) {
+      this.host = host;
+      this.facts = facts;
+      this.judges = new Map();
+      this.firsts = host.gpus.map(({ name }) => own(facts.first_drivers, name ?? "")).filter(Boolean);
+    }
+
+    of({ label, tests }, found) {
+      const host = may_help(label, found) ? this.other_hardware(label, found) : null;
+      if (host === null) return null;
+      const texts = this.texts(found);
+      if (this.runs(host, label, tests)) return { texts, host, hardware: texts.length, driver: null };
+      const [first, end] = this.drivers(host, label, tests);
+      let told = first === null ? [] : [`driver >= ${first}${end === null ? "" : ` and < ${end}`}`];
+      const off = { ...label, requires: { ...(label.requires ?? {}), [OFF]: "1" } };
+      if (is_runtime(found) && this.runs(host, off, tests)) {
+        told = [[...told, NO_CHECK].join(", or ")];
       }
+      if (!told.length) return null;
+      const on = first === null ? host : { ...host, driver: first };
+      return { texts: [...told, ...texts], host: on, hardware: texts.length, driver: first };
     }
-    const drivers = texts_of.get("driver") ?? [];
-    texts_of.delete("driver");
-    const least = drivers.length ? highest(drivers, numbers) : null;
-    const texts = [...texts_of.keys()].sort().flatMap((kind) => [...new Set(texts_of.get(kind))]);
-    if (least) texts.unshift(`driver >= ${least}`);
-    if (gates.length && gates.every((one) => one.gate === "G1")) {
-      texts[texts.length - 1] += `, or ${NO_CHECK}`;
-    }
-    return { texts, driver: least };
-  }
 
-  function* parts_of(found, facts) {
-    const compared = Object.fromEntries(found.compared);
-    for (const [kind, template] of facts.rules[found.rule].change ?? []) {
-      const text = format(template, compared);
-      if (text === null) continue;
-      yield kind === "speaks" ? speaking(text, facts) : [kind, text];
+    runs(host, label, tests) {
+      const key = JSON.stringify(host);
+      if (!this.judges.has(key)) this.judges.set(key, new Judge(host, this.facts));
+      return this.judges.get(key).image({ label, tests }).says === "yes";
     }
-  }
 
-  function speaking(cuda, facts) {
-    for (const branch of Object.keys(facts.branches).map(Number).sort((one, other) => one - other)) {
-      if (is_least(numbers(facts.branches[branch].cuda), numbers(cuda).slice(0, 2))) {
-        return ["driver", String(branch)];
+    // The newest drivers in a row that run an image: the first, and the first not to.
+    drivers(host, label, tests) {
+      let [first, end] = [null, null];
+      for (const driver of this.known_drivers(label).reverse()) {
+        if (this.runs({ ...host, driver }, label, tests)) first = driver;
+        else if (first === null) end = driver;
+        else break;
       }
+      return first === null ? [null, null] : [first, end];
     }
-    return ["cuda", `a driver that speaks CUDA ${cuda}`];
+
+    known_drivers(label) {
+      const exact = [...new Set([label.floor, ...this.firsts])];
+      const known = new Set(exact.map((version) => numbers(version)[0]));
+      const bare = Object.keys(this.facts.branches).filter((number) => !known.has(Number(number)));
+      return [...exact, ...bare].sort((one, other) => compare_lists(numbers(one), numbers(other)));
+    }
+
+    changes_of(found) {
+      return this.facts.rules[found.rule].change ?? [];
+    }
+
+    // What other hardware, or engine, the rules that say no ask for.
+    texts(found) {
+      const kinds = new Map();
+      for (const one of refusals(found)) {
+        const compared = Object.fromEntries(one.answer.compared);
+        for (const [kind, text] of this.changes_of(one.answer)) kinds.set(format(text, compared), kind);
+      }
+      return sorted_by([...kinds], ([text, kind]) => `${kind} ${text}`).map(([text]) => text);
+    }
+
+    other_hardware(label, found) {
+      const host = { ...this.host, gpus: [...this.host.gpus] };
+      for (const one of refusals(found)) {
+        const { rule, compared } = one.answer;
+        if (!this.changes_of(one.answer).length) continue;
+        if (rule === "platform") {
+          const [place] = label.platforms ?? ["linux/amd64"];
+          host.architecture = own(ARCHITECTURES, place) ?? place.replace(/^linux\//, "");
+          continue;
+        }
+        if (rule === "glibc-clone3") {
+          host.docker = Object.fromEntries(compared).least;
+          continue;
+        }
+        const other = this.other_gpu(label);
+        if (other === null) return null;
+        if (one.gpu === null) host.gpus.push(other);
+        else host.gpus[one.gpu] = other;
+      }
+      return host;
+    }
+
+    other_gpu(label) {
+      const targets = new Set([...(label.cubin ?? []), ...(label.ptx ?? [])]);
+      const found = [...targets]
+        .filter((sm) => !EMBEDDED.has(sm) && Object.hasOwn(this.facts.capabilities, sm))
+        .sort((one, other) => compare_lists(numbers(one), numbers(other)));
+      const branch = branch_of(this.host.driver);
+      const facts_of = (sm) => this.facts.capabilities[sm];
+      const has = (sm) =>
+        (facts_of(sm).first_driver ?? branch) <= branch && branch <= (facts_of(sm).last_driver ?? branch);
+      const here = branch === null ? [] : found.filter(has);
+      const gpu = (sm) => ({ name: null, sm, kind: "datacenter" });
+      if (here.length) return gpu(here.at(-1));
+      const lasting = found.filter((sm) => (facts_of(sm).last_driver ?? null) === null);
+      const left = lasting.length ? lasting : found;
+      const since = (sm) => facts_of(sm).first_driver ?? 0;
+      return left.length ? gpu(left.reduce((one, sm) => (since(sm) < since(one) ? sm : one))) : null;
+    }
   }
 
-  function nearest(candidates, facts, most) {
-    const known = new Map();
+  // Not against a failed test, nor where nothing was read.
+  const may_help = (label, found) =>
+    found.says === "no" && is_readable(label) && !refusals(found).some((one) => one.gate === "E");
+
+  const change = (image, host, facts) =>
+    new Changes(host, facts).of(image, new Judge(host, facts).image(image));
+
+  function nearest(candidates, host, facts, most) {
+    const changes = new Changes(host, facts);
+    const seen = new Map();
     const found = new Map();
     for (const { image, judgement: one } of candidates) {
-      if (!known.has(one)) known.set(one, change(one, facts));
-      const needs = known.get(one);
+      if (!seen.has(image.framework)) seen.set(image.framework, new Set());
+      if (seen.get(image.framework).has(one)) continue;
+      seen.get(image.framework).add(one);
+      const needs = changes.of(image, one);
       const key = needs && JSON.stringify([image.framework, needs.texts]);
       if (needs !== null && !found.has(key)) found.set(key, { image, needs });
     }
-    const order = ({ needs }) => [needs.texts.length, ...numbers(needs.driver ?? "0")];
+    const order = ({ needs }) => [needs.hardware, needs.texts.length, ...numbers(needs.driver ?? "0")];
     return [...found.values()]
       .sort((left, right) => compare_lists(order(left), order(right)))
       .slice(0, most)

@@ -232,7 +232,7 @@ class _Search:
     """Looks at images, and keeps what was found."""
 
     def __init__(self, known: Catalogue, host: Host, facts: Facts) -> None:
-        self._known, self._facts = known, facts
+        self._known, self._host, self._facts = known, host, facts
         self._judge = Judge(host, facts)
         self._is_here = known.test_coded["sm"].where({gpu.sm for gpu in host.gpus}.__contains__)
         self._is_tested_here = any(self._is_here)
@@ -285,23 +285,35 @@ class _Search:
             ranked=ranked,
             unsure=tuple(self._matches(self._others["unknown"][:most])),
             rejected=tuple(self._matches(self._others["no"][:most])),
-            misses=nearest(self._known, self._newer(ranked), self._facts, MOST_MISSES),
+            misses=nearest(self._known, self._host, self._newer(ranked), self._facts, MOST_MISSES),
             considered=considered,
         )
 
     def _matches(self, found: Iterable[tuple[int, Judgement]]) -> Iterator[Match]:
         return (Match(self._known, place, judgement) for place, judgement in found)
 
-    def _newer(self, ranked: Iterable[Match]) -> Iterator[tuple[int, Judgement]]:
-        """Yield what does not run, where something runs only what is newer than that."""
+    def _newer(self, ranked: Iterable[Match]) -> list[tuple[int, Judgement]]:
+        """Return what does not run, where something runs only what is newer than that.
+
+        Newer is a later version of the framework, and the same one with a later CUDA.
+        """
         frameworks, versions = (self._known.coded[name].at for name in ("framework", "version"))
         best: dict[int, int] = {}
         for match in ranked:
-            best.setdefault(frameworks[match.place], versions[match.place])
-        for place, judgement in self._others["no"]:
-            newest = best.get(frameworks[place])
-            if newest is None or versions[place] < newest:
-                yield place, judgement
+            best.setdefault(frameworks[match.place], match.place)
+        if not best:
+            return self._others["no"]
+        return [
+            row
+            for row in self._others["no"]
+            if (newest := best.get(frameworks[row[0]])) is None
+            or versions[row[0]] < versions[newest]
+            or (versions[row[0]] == versions[newest] and self._has_later_cuda(row[0], newest))
+        ]
+
+    def _has_later_cuda(self, place: int, other: int) -> bool:
+        one, two = self._known.label(place).cuda, self._known.label(other).cuda
+        return Version(one) > Version(two)
 
 
 def _matcher(name: str, wish: str | None) -> Callable[[str], bool]:

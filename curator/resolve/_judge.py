@@ -65,6 +65,7 @@ class Judge:
         self._speaks, self._is_exact = _speaks(host.branch, facts)
         # By identity, which is quick: images share their labels, and the label is kept beside.
         self._labels: dict[int, tuple[Label, Judgement]] = {}
+        self._asked: dict[tuple[tuple[str, str], ...], Answer] = {}
 
     def __call__(self, label: Label, tests: Sequence[Tested]) -> Judgement:
         """Return whether an image of this label and these tests runs here."""
@@ -160,7 +161,7 @@ class Judge:
             yield Gate(gate="G2", answer=Answer(says="no", rule="gpu-none", compared=compared))
             return
         yield Gate(gate="G1", answer=self._runtime(label))
-        if not _is_readable(label):
+        if not is_readable(label):
             yield Gate(gate="G2", answer=Answer(says="unknown", rule="label-unread"))
             return
         driver = self._driver(label)
@@ -178,10 +179,16 @@ class Judge:
     def _runtime(self, label: Label) -> Answer:
         if label.requires is None:
             return Answer(says="unknown", rule="runtime-unread")
+        asked = tuple(sorted(label.requires.items()))
+        if asked not in self._asked:
+            self._asked[asked] = self._started(label.requires)
+        return self._asked[asked]
+
+    def _started(self, requires: Mapping[str, str]) -> Answer:
         driver = self._host.driver
         answers = [
             compat.runtime(
-                label.requires,
+                requires,
                 cuda=self._cuda(),
                 driver=None if driver is None else (exactly if "." in driver else within)(driver),
                 arch=gpu.sm,
@@ -302,7 +309,8 @@ class Judge:
         return compat.accepts_ptx(cuda, speaks=speaks, made=made, accepts=accepts)
 
 
-def _is_readable(label: Label) -> bool:
+def is_readable(label: Label) -> bool:
+    """Say whether the versions in a label are numbers that rules can compare."""
     told = (label.cuda, label.floor, label.forward or "0", label.glibc or "0")
     return all(_DOTTED.fullmatch(text) for text in told)
 

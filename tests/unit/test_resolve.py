@@ -101,7 +101,7 @@ def test_the_runtime_refuses_a_geforce_that_the_driver_family_would_run() -> Non
     asks = {"NVIDIA_REQUIRE_CUDA": "cuda>=12.8 brand=tesla,driver>=535,driver<536"}
     theirs = image("pytorch", "2.9.1", label("12.8", PYTORCH_128, requires=asks))
     refused = judge(theirs, host("535.104.05", "RTX 3090"), FACTS)
-    needs = change(refused, FACTS)
+    needs = change(theirs, host("535.104.05", "RTX 3090"), FACTS)
     assert needs is not None
     assert needs.texts == ("driver >= 570, or NVIDIA_DISABLE_REQUIRE=1",)
     assert (refused.says, refused.first and refused.first.gate) == ("no", "G1")
@@ -280,7 +280,11 @@ def test_a_wish_that_is_no_version_is_refused(version: str) -> None:
 
 def test_misses_are_newer_than_what_runs() -> None:
     found = resolve(published(), host("535.104.05", "A100"), Wishes(framework="pytorch"), FACTS)
-    assert [miss.image.cell for miss in found.misses] == []
+    assert [(miss.image.cell, miss.changes) for miss in found.misses] == [
+        ("pytorch-2.9.1-cuda13.0-py3.12", ("driver >= 580.65.06",)),
+    ]
+    later = resolve(published(), host("580.95.05", "A100"), Wishes(framework="pytorch"), FACTS)
+    assert later.misses == ()
     found = resolve(published(), host("470.256.02", "A100"), Wishes(framework="pytorch"), FACTS)
     assert found.ranked[0].image.version == "2.4.1"
     assert [(miss.image.cell, miss.changes) for miss in found.misses] == [
@@ -358,7 +362,7 @@ def test_ptx_on_a_gpu_that_the_cuda_release_never_knew_is_unknown() -> None:
     there = image("tensorflow", "2.20.0", label("12.5", ("8.0", "8.9"), ("9.0",)))
     found = judge(there, host("580.95.05", "RTX 5090"), FACTS)
     assert ("G3", "gpu-newer", "unknown") in answers(found)
-    assert change(found, FACTS) is None
+    assert change(there, host("580.95.05", "RTX 5090"), FACTS) is None
 
 
 def test_a_variable_that_every_brand_meets_is_met() -> None:
