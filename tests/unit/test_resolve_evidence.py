@@ -10,7 +10,7 @@ from curator.coverage import coverage, image_of
 from curator.facts import facts
 from curator.index import Coverage, Index, commit_documents
 from curator.oci import canonical_json
-from curator.resolve import Catalogue, Image, Judgement, catalogue, judge, why
+from curator.resolve import Catalogue, Gpu, Host, Image, Judgement, catalogue, judge, why
 from tests.images import PYTORCH_124, PYTORCH_128, entry_of, host, image, label, ran
 
 if TYPE_CHECKING:
@@ -179,6 +179,24 @@ def test_old_evidence_follows_by_rule_and_says_so_as_the_coverage_does(
     ).at("8.0", 580)
     assert told is not None
     assert told.answer == standing
+
+
+def test_a_pass_on_a_gpu_that_its_cuda_does_not_know_tells_of_that_capability_alone() -> None:
+    there = label("12.6", ("9.0", "12.0"))
+    known = published(image("x", "1", there, tests=(ran("RTX 5090", "575.57.08"),)))
+    told = coverage(image_of(entry_of(known.image(0)), PROBE), FACTS.gpus, now=NOW, max_age_days=90)
+    gb10 = Host(driver="580", gpus=(Gpu(name="GB10", sm="12.1", kind="workstation"),))
+    wanted = [
+        (host("575.57.08", "RTX 5090"), "tested", "tested"),
+        (host("580", "RTX 5090"), "tested-sm", "inferred"),
+        (gb10, None, "untested"),
+    ]
+    for where, confidence, standing in wanted:
+        assert judge(known.image(0), where, FACTS).confidence == confidence
+        group = told.at(where.gpus[0].sm or "", where.branch or 0)
+        assert group is not None
+        assert group.answer == standing
+        assert ("gpu-newer" in group.rules) == (standing == "untested")
 
 
 def test_an_index_tells_of_a_forward_compatibility_package() -> None:
