@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # The capabilities of Jetson boards and their like.
 TEGRA: Final = frozenset({(3, 2), (5, 3), (6, 2), (7, 2), (8, 7)})
 
+_MINORS_SINCE: Final = 11
 _TARGET = re.compile(r"(\d{1,3})\.(\d)([af]?)")
 
 
@@ -123,7 +124,9 @@ def driver(cuda: str, version: str, *, floor: str, speaks: str | None) -> Answer
 
     `floor` is the first driver of the CUDA family, `speaks` the CUDA release of the driver itself.
     A driver of the same release or a later one is native; an older one of the same major release
-    runs it by minor-version compatibility from the floor on.
+    runs it by minor-version compatibility from the floor on, which there is since CUDA 11.
+
+    Source: CUDA Compatibility, "Minor Version Compatibility".
     """
     compared: Numbers = (("driver", version), ("floor", floor))
     if numbers(version) < numbers(floor)[: len(numbers(version))]:
@@ -134,7 +137,8 @@ def driver(cuda: str, version: str, *, floor: str, speaks: str | None) -> Answer
     if numbers(speaks) >= numbers(cuda)[:2]:
         return Answer(says="yes", rule="driver-native", compared=compared)
     if numbers(speaks)[0] == numbers(cuda)[0]:
-        return Answer(says="yes", rule="driver-minor", compared=compared)
+        says: Says = "yes" if numbers(cuda)[0] >= _MINORS_SINCE else "no"
+        return Answer(says=says, rule="driver-minor", compared=compared)
     return Answer(says="no", rule="driver-major", compared=compared)
 
 

@@ -47,6 +47,7 @@ const compat = (() => {
   }
 
   const TEGRA = new Set(["3.2", "5.3", "6.2", "7.2", "8.7"]);
+  const MINORS_SINCE = 11;
   const TARGET = /^([0-9]{1,3})\.([0-9])([af]?)$/;
 
   function kernel(gpu, cubin, ptx) {
@@ -116,7 +117,9 @@ const compat = (() => {
     if (is_least(numbers(speaks), numbers(cuda).slice(0, 2))) {
       return answer("yes", "driver-native", compared);
     }
-    if (numbers(speaks)[0] === numbers(cuda)[0]) return answer("yes", "driver-minor", compared);
+    if (numbers(speaks)[0] === numbers(cuda)[0]) {
+      return answer(numbers(cuda)[0] >= MINORS_SINCE ? "yes" : "no", "driver-minor", compared);
+    }
     return answer("no", "driver-major", compared);
   }
 

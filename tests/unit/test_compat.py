@@ -159,6 +159,8 @@ def test_more_kernels_never_take_one_away(gpu: str, cubin: set[str], ptx: set[st
         ("11.8", "610.43.02", "450.80.02", "13.3", "yes", "driver-native"),
         ("12.8", "615.1.1", "525.60.13", None, "yes", "driver-floor"),
         ("12.8", "470", "450.80.02", "11.4", "no", "driver-major"),
+        ("10.2", "418.87.01", "410.48", "10.1", "no", "driver-minor"),
+        ("10.1", "440.33.01", "410.48", "10.2", "yes", "driver-native"),
     ],
 )
 def test_a_driver_runs_its_family(
