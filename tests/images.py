@@ -45,6 +45,8 @@ GPUS = {
     "GTX 1080": Gpu(name="GTX 1080", sm="6.1", kind="geforce"),
     "RTX 3090": Gpu(name="RTX 3090", sm="8.6", kind="geforce"),
     "RTX 4090": Gpu(name="RTX 4090", sm="8.9", kind="geforce"),
+    "B200": Gpu(name="B200", sm="10.0", kind="datacenter"),
+    "B300": Gpu(name="B300", sm="10.3", kind="datacenter"),
     "RTX 5090": Gpu(name="RTX 5090", sm="12.0", kind="geforce"),
 }
 
@@ -90,12 +92,11 @@ def image(framework: str, version: str, label: Label, **more: Any) -> Image:
     )
 
 
-def ran(
-    gpu: str, driver: str, *, verdict: str = "pass", at: str = "2026-11-22T10:00:00Z", rate: int = 0
-) -> Tested:
-    """Return a GPU test of an image."""
-    found: Any = {"sm": GPUS[gpu].sm, "driver": driver, "verdict": verdict, "at": at, "gpu": gpu}
-    return Tested(**found, speed={"matmul_fp16_gflops": rate} if rate else {})
+def ran(gpu: str, driver: str, *, rate: int = 0, **more: Any) -> Tested:
+    """Return a GPU test of an image, a pass if nothing else is said."""
+    known = {"verdict": "pass", "at": "2026-11-22T10:00:00Z", "gpu": gpu, "sm": GPUS[gpu].sm}
+    speed = {"matmul_fp16_gflops": rate} if rate else {}
+    return Tested(**{**known, "driver": driver, "speed": speed, **more})
 
 
 def published() -> Catalogue:
@@ -165,6 +166,7 @@ def entry_of(image: Image) -> Entry:
         tags=image.tags,
         sm=None if label.cubin is None else Sm(cubin=label.cubin, ptx=label.ptx, source="made up"),
         requires=None if label.requires is None else dict(label.requires),
+        forward=label.forward,
         published=image.published,
     )
 

@@ -168,6 +168,13 @@ REQUIRES: tuple[dict[str, str] | None, ...] = (
     {"NVIDIA_REQUIRE_CUDA": "cuda>=99", "NVIDIA_DISABLE_REQUIRE": "True"},
     {"NVIDIA_REQUIRE_CUDA": "cuda>12.4,cuda<=13.0 brand!=geforce,brand!=titan"},
     {"NVIDIA_REQUIRE_CUDA": "moon=full"},
+    {"NVIDIA_REQUIRE_CUDA": "cuda>=12.0,moon=full CUDA>=11.0"},
+    {"NVIDIA_REQUIRE_CUDA": "moon=full,cuda>=99 cuda>=11.0"},
+    {"NVIDIA_REQUIRE_CUDA": "CUDA>=12.4 Brand=Tesla"},
+    {"NVIDIA_REQUIRE_CUDA": "", "CUDA_VERSION": "v12.4"},
+    {"NVIDIA_REQUIRE_ARCH": "arch>=7.5", "CUDA_VERSION": "12"},
+    {"CUDA_VERSION": "11.4.048"},
+    {"CUDA_VERSION": "12.8.1-rc.1+b"},
     {"NVIDIA_REQUIRE_CUDA": "cuda >= 12"},
     {"NVIDIA_REQUIRE_CUDA": "cuda>=x.y brand=tesla"},
     {"NVIDIA_REQUIRE_CUDA": "brand>tesla"},
@@ -179,7 +186,7 @@ REQUIRES: tuple[dict[str, str] | None, ...] = (
 def invented_host(dice: random.Random) -> Host:
     """Return a host of known and unknown GPUs and drivers."""
     products = list(facts().products.values())
-    common = [facts().products[name] for name in ("T4", "A100", "H100", "GeForce RTX 4090")]
+    common = [facts().products[name] for name in ("T4", "A100", "H100", "B200", "GeForce RTX 4090")]
 
     def gpu() -> Gpu:
         if dice.random() < 0.1:
@@ -244,6 +251,7 @@ def invented_test(dice: random.Random) -> Tested:
         at=f"2026-{dice.randint(1, 3):02}-02T03:04:05{dice.choice(['', '.5', '.25'])}Z",
         gpu=dice.choice([None, "A100", "a <b>GPU</b>"]),
         evidence=dice.choice([None, sha256(b"report")]),
+        stale=dice.choice([None, None, None, "probe", "age", "time"]),
         speed=dice.choice(
             [{}, {"matmul_fp16_gflops": dice.randint(1, 9), "copy_mb_s": 99}, {"copy_mb_s": 7}]
         ),

@@ -22,6 +22,7 @@ from curator.compat._cuda import (
     accepts_ptx,
     driver,
     forward,
+    introduced,
     kernel,
     knows,
     platform,
@@ -30,6 +31,7 @@ from curator.compat._cuda import (
     supported,
     threads,
 )
+from curator.compat._evidence import Stale, age_of, moment_of, staleness, standing
 from curator.compat._runtime import Range, at_least, exactly, is_checked, runtime, within
 
 __all__ = [
@@ -37,20 +39,26 @@ __all__ = [
     "Numbers",
     "Range",
     "Says",
+    "Stale",
     "accepts_ptx",
+    "age_of",
     "at_least",
     "begins",
     "driver",
     "exactly",
     "forward",
+    "introduced",
     "is_checked",
     "kernel",
     "knows",
+    "moment_of",
     "numbers",
     "platform",
     "require_arch",
     "require_cuda",
     "runtime",
+    "staleness",
+    "standing",
     "supported",
     "threads",
     "within",

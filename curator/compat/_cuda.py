@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # The capabilities of Jetson boards and their like.
 TEGRA: Final = frozenset({(3, 2), (5, 3), (6, 2), (7, 2), (8, 7)})
 
+_MINORS_SINCE: Final = 11
 _TARGET = re.compile(r"(\d{1,3})\.(\d)([af]?)")
 
 
@@ -98,14 +99,23 @@ def _loaded(rule: str, prefix: str, target: _Target, compared: Numbers) -> Answe
     )
 
 
-def supported(gpu: str, cuda: str, *, last_cuda: str | None) -> Answer:
-    """Say whether a CUDA release still supports a GPU; `last_cuda` is the last major that does.
+def supported(gpu: str, cuda: str, *, first_cuda: str, last_cuda: str | None) -> Answer:
+    """Say whether a CUDA release supports a GPU: `first_cuda` is the first that knows it.
+
+    `last_cuda` is the last major release that does. On a GPU that is newer than the release nobody
+    promises anything, whatever kernels an image ships for it: a framework that compiles kernels
+    when they are used asks a compiler that does not know the GPU, and so do its libraries.
 
     Source: CUDA Toolkit, Driver, and Architecture Matrix; CUDA 13.0 release notes.
     """
-    compared = (("gpu", gpu), ("cuda", cuda), *((("last_cuda", last_cuda),) if last_cuda else ()))
+    compared: Numbers = (("gpu", gpu), ("cuda", cuda))
     if last_cuda and numbers(cuda)[0] > numbers(last_cuda)[0]:
+        compared = (*compared, ("last_cuda", last_cuda))
         return Answer(says="no", rule="gpu-dropped", compared=compared)
+    if numbers(cuda)[:2] < numbers(first_cuda):
+        compared = (*compared, ("first_cuda", first_cuda))
+        return Answer(says="unknown", rule="gpu-newer", compared=compared)
+    compared = (*compared, ("last_cuda", last_cuda)) if last_cuda else compared
     return Answer(says="yes", rule="gpu-supported", compared=compared)
 
 
@@ -114,7 +124,9 @@ def driver(cuda: str, version: str, *, floor: str, speaks: str | None) -> Answer
 
     `floor` is the first driver of the CUDA family, `speaks` the CUDA release of the driver itself.
     A driver of the same release or a later one is native; an older one of the same major release
-    runs it by minor-version compatibility from the floor on.
+    runs it by minor-version compatibility from the floor on, which there is since CUDA 11.
+
+    Source: CUDA Compatibility, "Minor Version Compatibility".
     """
     compared: Numbers = (("driver", version), ("floor", floor))
     if numbers(version) < numbers(floor)[: len(numbers(version))]:
@@ -125,7 +137,8 @@ def driver(cuda: str, version: str, *, floor: str, speaks: str | None) -> Answer
     if numbers(speaks) >= numbers(cuda)[:2]:
         return Answer(says="yes", rule="driver-native", compared=compared)
     if numbers(speaks)[0] == numbers(cuda)[0]:
-        return Answer(says="yes", rule="driver-minor", compared=compared)
+        says: Says = "yes" if numbers(cuda)[0] >= _MINORS_SINCE else "no"
+        return Answer(says=says, rule="driver-minor", compared=compared)
     return Answer(says="no", rule="driver-major", compared=compared)
 
 
@@ -159,6 +172,16 @@ def knows(branch: int, gpu: str, *, first: int | None, last: int | None) -> Answ
         needs = (("needs", f"branch {last} was the last"), ("last", str(last)))
         return Answer(says="no", rule="gpu-driver", compared=(*compared, *needs))
     return Answer(says="yes", rule="gpu-driver", compared=compared)
+
+
+def introduced(product: str, version: str, *, first: str) -> Answer:
+    """Say whether a driver knows a product; `first` is the first that is known to run it.
+
+    Products come after the first driver of their capability, and no list tells when.
+    """
+    compared = (("product", product), ("driver", version), ("first", first))
+    fine = numbers(version) >= numbers(first)[: len(numbers(version))]
+    return Answer(says="yes" if fine else "unknown", rule="gpu-product", compared=compared)
 
 
 def forward(

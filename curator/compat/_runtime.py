@@ -4,13 +4,15 @@ The variables `NVIDIA_REQUIRE_*` of an image are all asked; each is a list of al
 divided by spaces, of conditions, divided by commas: `cuda>=12.4 brand=tesla,driver>=470`.
 `cuda` is the CUDA release of the host's driver, `driver` its version, `arch` and `brand` a GPU's
 compute capability and brand: nvidia-container-cli asks it of every GPU, the toolkit of the first.
-A property that the runtime does not know is skipped, and so are variables for JetPack.
+Properties and brands are compared without case. One that is not known is unknown: the command line
+refuses the whole variable, the toolkit skips it. Variables for JetPack are left out.
 
-An image with `CUDA_VERSION` and without `NVIDIA_REQUIRE_CUDA` asks for its major and minor.
-`NVIDIA_DISABLE_REQUIRE` turns the check off.
+An image with `CUDA_VERSION` and without `NVIDIA_REQUIRE_CUDA`, or with an empty one, asks for its
+major and minor, which have to be those of a semantic version. `NVIDIA_DISABLE_REQUIRE` turns the
+check off.
 
 Source: nvidia-container-toolkit, internal/requirements/constraints/factory.go and
-internal/config/image/cuda_image.go.
+internal/config/image/cuda_image.go; libnvidia-container, src/cli/dsl.c (read 2026-11-28).
 """
 
 from __future__ import annotations
@@ -34,7 +36,13 @@ JETPACK: Final = "NVIDIA_REQUIRE_JETPACK"
 # As Go's strconv.ParseBool reads it.
 TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 
-_CONDITION = re.compile(r"([a-z]+)(>=|<=|!=|=|<|>)([^<>=!]+)")
+_CONDITION = re.compile(r"([A-Za-z]+)(>=|<=|!=|=|<|>)([^<>=!]+)")
+# As golang.org/x/mod/semver: one or two numbers alone, or three with more behind them.
+_NUMBER: Final = r"(?:0|[1-9][0-9]{0,5})"
+_SEMANTIC = re.compile(
+    rf"v?({_NUMBER})(?:\.({_NUMBER})(?:\.{_NUMBER}"
+    r"(?:-[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?)?)?"
+)
 _VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){0,3}")
 _PARTS: Final = 4
 
@@ -79,9 +87,12 @@ def runtime(
         return Answer(says="yes", rule="runtime-off")
     facts = _Facts(cuda, driver, exactly(arch) if arch else None, tuple(brands))
     asked = {name: text for name, text in sorted(requires.items()) if _is_asked(name)}
-    implied = CUDA not in asked and bool(requires.get(LEGACY))
+    implied = not asked.get(CUDA) and bool(requires.get(LEGACY))
     if implied:
-        asked = {CUDA: f"cuda>={'.'.join(requires[LEGACY].split('.')[:2])}", **asked}
+        found = _SEMANTIC.fullmatch(requires[LEGACY])
+        if found is None:
+            return Answer(says="unknown", rule="runtime-unread")
+        asked[CUDA] = f"cuda>={found[1]}.{found[2] or 0}"
     answers = [
         facts.variable(text, implied=implied and name == CUDA) for name, text in asked.items()
     ]
@@ -119,24 +130,23 @@ class _Facts:
             facts.variable(text, implied=implied).says == "yes" for facts in self._by_brand()
         ):
             return Answer(says="yes", rule="runtime-met", compared=compared)
-        worst: tuple[Says, str, str] | None = None
+        worst: tuple[str, str] | None = None
         unsure = False
         for alternative in text.split(" "):
             says, about, condition = self._alternative(alternative)
+            if about == "unread":
+                return Answer(says="unknown", rule="runtime-unread")
             if says == "yes":
                 return Answer(says="yes", rule="runtime-met", compared=compared)
-            if says is None:
-                continue
-            unsure = unsure or says == "unknown"
-            worst = worst or (says, about, condition)
+            if says is not None:
+                unsure = unsure or says == "unknown"
+                worst = worst or (about, condition)
         if worst is None:
             return Answer(says="yes", rule="runtime-met", compared=compared)
-        about, condition = worst[1:]
-        if about == "unread":
-            return Answer(says="unknown", rule="runtime-unread")
+        about, condition = worst
         rule = "runtime-implied" if implied else f"runtime-{about}"
-        is_least = condition.startswith("cuda>=")
-        asked = ("asks", condition.removeprefix("cuda>=")) if is_least else ("other", condition)
+        least = condition.lower().removeprefix("cuda>=")
+        asked = ("asks", least) if len(least) < len(condition) else ("other", condition)
         compared = (*compared, ("has", self._told(about)), asked)
         return Answer(says="unknown" if unsure else "no", rule=rule, compared=compared)
 
@@ -149,20 +159,22 @@ class _Facts:
     def _alternative(self, text: str) -> tuple[Says | None, str, str]:
         """Return what conditions come to that all have to hold, what the worst is about, and it.
 
-        None where the runtime knows none of the properties.
+        None where there are no conditions.
         """
         found: list[tuple[Says, str, str]] = []
         for condition in filter(None, text.split(",")):
-            match = _CONDITION.fullmatch(condition.strip())
+            match = _CONDITION.fullmatch(condition)
             if match is None:
                 return "unknown", "unread", condition
-            about, sign, value = match.groups()
+            about, sign, value = match[1].lower(), match[2], match[3]
             if about == "brand":
-                found.append((self._brand(sign, value), about, condition))
+                found.append((self._brand(sign, value.lower()), about, condition))
             elif about in self._ranges:
                 if not _VERSION.fullmatch(value):
                     return "unknown", "unread", condition
                 found.append((_compare(self._ranges[about], sign, value), about, condition))
+            else:
+                found.append(("unknown", "unread", condition))
         if not found:
             return None, "", ""
         for says in ("no", "unknown"):

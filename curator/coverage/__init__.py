@@ -13,8 +13,9 @@ For every pair of compute capability and driver branch that the facts (`curator.
 
 Only GPU suites with `pass` or `fail` are tests: `not-run` and `bad-host` say nothing of an image.
 A test is stale when its probe is not the current one, when it is older than `max_age_days`, or
-when its time cannot be placed. A stale pass makes nothing tested or inferred and is named where
-it did; a stale failure stays one until a later pass.
+when its time cannot be placed (`curator.compat`, which says what counts of several, too). A stale
+pass makes nothing tested or inferred and is named where it did; a stale failure stays one until a
+later pass.
 
 The JSON (an entry's `coverage`), in stable order, without ages: those change by themselves, and
 are the reader's now minus `at`.
@@ -41,9 +42,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from curator.compat import numbers
+from curator.compat import moment_of, numbers
 from curator.coverage._cover import CoverPlan, Host, Planner, Test, Uncovered, smallest
-from curator.coverage._evidence import GPU_SUITE, Evidence, Image, image_of, known, moment_of
+from curator.coverage._evidence import GPU_SUITE, Evidence, Image, image_of, known
 from curator.coverage._pairs import Grid, Label, areas, members
 
 if TYPE_CHECKING:

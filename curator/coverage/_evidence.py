@@ -5,24 +5,24 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
 
+from curator.compat import age_of, staleness, standing
 from curator.coverage._pairs import Label
-from curator.index import instant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from datetime import datetime
 
+    from curator.compat import Stale
     from curator.coverage._pairs import Grid, Pair
     from curator.index import Entry, SuiteResult
 
 GPU_SUITE: Final = "gpu"
-Stale = Literal["probe", "age", "time"]
 
 _CAPABILITY = re.compile(r"\d{1,3}\.\d{1,2}")
 _DRIVER = re.compile(r"\d{1,4}(\.\d{1,6}){0,3}")
-_CLOCKS_DIFFER = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +67,6 @@ class Evidence:
         """The capability and the driver branch it ran on."""
         return self.sm, int(self.driver.partition(".")[0])
 
-    @property
-    def order(self) -> tuple[str, bool, str]:
-        """Later tests are higher; of two at the same time the failure is."""
-        return instant(self.at), not self.passed, self.evidence
-
     def to_json(self) -> dict[str, Any]:
         """Return the test as an entry's coverage names it."""
         stale = {"stale": self.stale} if self.stale else {}
@@ -104,8 +99,7 @@ def known(image: Image, *, now: datetime, max_age: timedelta) -> Known:
         by_pair[test.pair].append(test)
     passed, faded, failed = {}, {}, {}
     for pair, tests in by_pair.items():
-        tests.sort(key=lambda test: test.order, reverse=True)
-        run = tuple(_leading(tests))
+        run = standing(tests)
         fresh = tuple(test for test in run if not test.stale)
         if not run[0].passed:
             failed[pair] = run
@@ -116,14 +110,6 @@ def known(image: Image, *, now: datetime, max_age: timedelta) -> Known:
     return Known(passed=passed, faded=faded, failed=failed)
 
 
-def _leading(tests: list[Evidence]) -> Iterator[Evidence]:
-    """Yield the newest tests of one verdict."""
-    for test in tests:
-        if test.passed != tests[0].passed:
-            return
-        yield test
-
-
 def _tests(image: Image, now: datetime, max_age: timedelta) -> Iterator[Evidence]:
     for test in image.tests:
         if test.suite != GPU_SUITE or test.verdict not in {"pass", "fail"}:
@@ -131,7 +117,7 @@ def _tests(image: Image, now: datetime, max_age: timedelta) -> Iterator[Evidence
         # Without a place there is no pair that the test could speak for.
         if not _CAPABILITY.fullmatch(test.sm or "") or not _DRIVER.fullmatch(test.driver or ""):
             continue
-        age = _age(test.at, now)
+        age = age_of(test.at, now)
         yield Evidence(
             evidence=test.evidence,
             sm=test.sm or "",
@@ -139,31 +125,5 @@ def _tests(image: Image, now: datetime, max_age: timedelta) -> Iterator[Evidence
             at=test.at,
             passed=test.verdict == "pass",
             age_days=None if age is None else max(age, timedelta()).days,
-            stale=_stale(test, image.probe, age, max_age),
+            stale=staleness(is_current=test.probe == image.probe, age=age, max_age=max_age),
         )
-
-
-def _stale(
-    test: SuiteResult, probe: str, age: timedelta | None, max_age: timedelta
-) -> Stale | None:
-    if test.probe != probe:
-        return "probe"
-    if age is None:
-        return "time"
-    return "age" if age > max_age else None
-
-
-def _age(at: str, now: datetime) -> timedelta | None:
-    """Return how old a test is; None for no time at all, or one that is still to come."""
-    moment = moment_of(at)
-    if moment is None or moment - now > _CLOCKS_DIFFER:
-        return None
-    return now - moment
-
-
-def moment_of(text: str) -> datetime | None:
-    """Return an RFC 3339 UTC time as a moment; None for a date that no calendar has."""
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None

@@ -56,7 +56,8 @@ class Claims:
     """What the rules say of a label; `yes` holds the pairs on which every rule says so.
 
     `threads` holds, by cubin and driver rule, the pairs on which an image runs the same machine
-    code under the same rule. PTX has none: every driver makes its own code of it.
+    code under the same rule. PTX has none: every driver makes its own code of it. A GPU that is
+    newer than the image's CUDA shares none with others.
     """
 
     family: Family
@@ -80,7 +81,14 @@ class Claims:
 
     def thread(self, row: int, column: int) -> int:
         """Return the pairs that share a pair's machine code and driver rule; none for PTX."""
-        return self.threads.get((self.loads(row), self.driver_rule(column)), 0)
+        code = _code(self.kernels[row], self.family.supported[row])
+        return self.threads.get((code, self.driver_rule(column)), 0)
+
+
+def _code(kernel: Answer, supported: Answer) -> str:
+    """Return what names the machine code of a GPU among all."""
+    own = f" on {dict(kernel.compared)['gpu']}" if supported.says == "unknown" else ""
+    return f"{kernel.loads or ''}{own}"
 
 
 class Grid:
@@ -145,14 +153,14 @@ class Grid:
         yes = 0
         threads: defaultdict[tuple[str, str], int] = defaultdict(int)
         for row, (kernel, here) in enumerate(zip(kernels, self.rows, strict=True)):
-            if {kernel.says, family.supported[row].says} != {"yes"}:
+            supported = family.supported[row].says
+            if kernel.says != "yes" or supported == "no":
                 continue
-            if kernel.rule == "kernel-ptx":
-                yes |= here & family.runs & family.compiles
-                continue
-            yes |= here & family.runs
-            for rule, columns in family.rules.items():
-                threads[kernel.loads or "", rule] |= here & columns
+            is_jit = kernel.rule == "kernel-ptx"
+            if supported == "yes":
+                yes |= here & family.runs & (family.compiles if is_jit else family.runs)
+            for rule, columns in () if is_jit else family.rules.items():
+                threads[_code(kernel, family.supported[row]), rule] |= here & columns
         return Claims(family=family, kernels=kernels, yes=yes, threads=threads)
 
     def _kernels(self, label: Label) -> tuple[Answer, ...]:
@@ -188,7 +196,9 @@ class Grid:
                 rules[driver.rule] |= column
         return Family(
             supported=tuple(
-                compat.supported(found.sm, cuda, last_cuda=found.last_cuda)
+                compat.supported(
+                    found.sm, cuda, first_cuda=found.first_cuda, last_cuda=found.last_cuda
+                )
                 for found in self.capabilities
             ),
             drivers=drivers,

@@ -8,7 +8,7 @@ test refuses rows without them or in conflict with each other.
   it, `first_driver` and `last_driver` the branches that know it; absent means no such end. A
   branch's `cuda` is the release its drivers speak, `ptx` the newest PTX version they compile.
   Jetson boards are left out: their drivers come with the board's system and have other branches.
-- `products.json`: the names that GPUs are sold and called by.
+- `products.json`: the names that GPUs are sold and called by, and first drivers of single ones.
 - `forward.json`: the driver branches that forward compatibility packages are made for.
 - `frameworks.json`: which releases of a framework were built for which CUDA and Python.
 - `rules.json`: each rule of `curator.compat`: its gate, its source, and how its answers read.
@@ -87,12 +87,17 @@ class Gpus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
-    """A GPU as it is sold, its other names, and its compute capability."""
+    """A GPU as it is sold, its other names, and its compute capability.
+
+    `first_driver` is the first driver version that is known to run it, where that is a later one
+    than the first of its capability's first branch.
+    """
 
     name: str
     sm: str
     kind: str
     aliases: tuple[str, ...] = ()
+    first_driver: str | None = None
     source: str
     read: str
 
@@ -131,9 +136,8 @@ class Build:
 class Rule:
     """A rule's gate and source, and its sentence for each answer it can give.
 
-    `change` is what would turn its no around, as (kind, text); those count whose numbers were
-    compared. The text of kind `driver` is the least version, that of `speaks` the least CUDA
-    release that the driver has to speak.
+    `change` is what other hardware, or engine, would turn its no around, as (kind, text); a rule
+    without one depends on the driver.
     """
 
     name: str

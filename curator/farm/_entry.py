@@ -74,6 +74,7 @@ def entry_of(  # noqa: PLR0913 - what an entry is made from
         ),
         sm=_sm(report),
         requires=requirements(destination.registry.blob(inner, manifest.blobs[0])),
+        forward=forward_of(report, cell.cuda),
         driver=Driver(min=cuda.driver_floor, rule=cuda.source),
         tests=_tests(report, evidence),
         base=f"{planned.recipe.base}@{planned.recipe.base_key}",
@@ -89,6 +90,18 @@ def requirements(config: bytes) -> dict[str, str]:
     settings = json.loads(config).get("config") or {}
     variables = (text.partition("=") for text in settings.get("Env") or ())
     return {name: value for name, _, value in variables if is_checked(name)}
+
+
+def forward_of(report: SmokeReport, cuda: str) -> str | None:
+    """Return the CUDA release of a forward compatibility package, by the driver that it brings.
+
+    One that is newer than the facts is of the image's own release: so NVIDIA makes its images.
+    """
+    version = str(report.got("libraries").get("forward", ""))
+    if not version:
+        return None
+    known = facts().branches.get(int(version.partition(".")[0]))
+    return known.cuda if known else cuda
 
 
 def completed(entry: Entry, matrix: Matrix, *, probe: str, now: str) -> Entry:

@@ -33,6 +33,7 @@ SINGLE = re.compile(
     r"\.so\.(\d+)(\.0)?"
 )
 TOOLKIT = "/usr/local/cuda"
+FORWARD = re.compile(r"libcuda\.so\.(\d{3,4}(?:\.\d+){1,3})")
 SUFFIX = re.compile(r"(nvidia-.+)-cu(\d\d)")
 # From CUDA 13 on NVIDIA's distributions have no suffix, and this one CUDA's version.
 RUNTIME = "nvidia-cuda-runtime"
@@ -61,6 +62,7 @@ def check_libraries(expected: Facts) -> Facts:  # noqa: ARG001 - every check is 
     """Load every CUDA library of the image; only the driver's own may be missing.
 
     A framework's own libraries are left to its import: some ask for parts that it does without.
+    Of a forward compatibility package the driver's version is told.
 
     Raises:
         OSError: a library does not load.
@@ -82,7 +84,18 @@ def check_libraries(expected: Facts) -> Facts:  # noqa: ARG001 - every check is 
     broken = [error for path, error in failed.items() if not _may_fail(path, error)]
     if broken:
         raise OSError("; ".join(broken)[:1500])
-    return {"count": len(paths), "skipped": len(failed), **versions_loaded()}
+    package = forward_driver(glob.glob(TOOLKIT + "*/compat/libcuda.so.*"))
+    told = {"forward": package} if package else {}
+    return {"count": len(paths), "skipped": len(failed), **told, **versions_loaded()}
+
+
+def forward_driver(paths: Iterable[str]) -> Optional[str]:
+    """Return the version of the driver that a forward compatibility package brings.
+
+    Source: CUDA Compatibility, "Forward Compatibility": the package's files and where they lie.
+    """
+    found = (FORWARD.fullmatch(os.path.basename(path)) for path in sorted(paths))
+    return next((match[1] for match in found if match), None)
 
 
 def installed() -> Dict[str, str]:

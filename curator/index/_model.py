@@ -184,6 +184,7 @@ class Entry(Model):
     `tags` holds the immutable tag alone: the moving ones belong to the whole set.
     `requires` are the variables in the image's configuration that NVIDIA's container runtime
     checks before a start: `NVIDIA_REQUIRE_*`, `NVIDIA_DISABLE_REQUIRE` and `CUDA_VERSION`.
+    `forward` is the CUDA release of the forward compatibility package in the image, if it has one.
     """
 
     v: Literal[1] = ENTRY_VERSION
@@ -209,6 +210,7 @@ class Entry(Model):
     sm: Sm | None = None
     coverage: Coverage | None = None
     requires: dict[str, str] | None = None
+    forward: Version | None = None
     published: Time | None = None
 
     @model_validator(mode="after")

@@ -43,6 +43,9 @@ def facts_of(facts: Facts) -> dict[str, Any]:
             for number, found in facts.branches.items()
         },
         "forward": {cuda: list(found.branches) for cuda, found in facts.forward.items()},
+        "first_drivers": {
+            name: found.first_driver for name, found in facts.products.items() if found.first_driver
+        },
         "products": [
             {
                 "name": found.name,

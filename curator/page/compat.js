@@ -47,6 +47,7 @@ const compat = (() => {
   }
 
   const TEGRA = new Set(["3.2", "5.3", "6.2", "7.2", "8.7"]);
+  const MINORS_SINCE = 11;
   const TARGET = /^([0-9]{1,3})\.([0-9])([af]?)$/;
 
   function kernel(gpu, cubin, ptx) {
@@ -93,13 +94,16 @@ const compat = (() => {
     return answer("yes", rule, numbered, `${prefix}${major}${minor}${suffix}`);
   }
 
-  function supported(gpu, cuda, last_cuda) {
+  function supported(gpu, cuda, first_cuda, last_cuda) {
     const compared = [["gpu", gpu], ["cuda", cuda]];
-    if (last_cuda) compared.push(["last_cuda", last_cuda]);
+    const last = last_cuda ? [["last_cuda", last_cuda]] : [];
     if (last_cuda && numbers(cuda)[0] > numbers(last_cuda)[0]) {
-      return answer("no", "gpu-dropped", compared);
+      return answer("no", "gpu-dropped", [...compared, ...last]);
     }
-    return answer("yes", "gpu-supported", compared);
+    if (is_less(numbers(cuda).slice(0, 2), numbers(first_cuda))) {
+      return answer("unknown", "gpu-newer", [...compared, ["first_cuda", first_cuda]]);
+    }
+    return answer("yes", "gpu-supported", [...compared, ...last]);
   }
 
   function driver(cuda, version, floor, speaks) {
@@ -113,7 +117,9 @@ const compat = (() => {
     if (is_least(numbers(speaks), numbers(cuda).slice(0, 2))) {
       return answer("yes", "driver-native", compared);
     }
-    if (numbers(speaks)[0] === numbers(cuda)[0]) return answer("yes", "driver-minor", compared);
+    if (numbers(speaks)[0] === numbers(cuda)[0]) {
+      return answer(numbers(cuda)[0] >= MINORS_SINCE ? "yes" : "no", "driver-minor", compared);
+    }
     return answer("no", "driver-major", compared);
   }
 
@@ -154,6 +160,32 @@ const compat = (() => {
     return answer(is_taken && all_datacenter ? "yes" : "unknown", "driver-forward", compared);
   }
 
+  function introduced(product, version, first) {
+    const own = numbers(version);
+    const fine = is_least(own, numbers(first).slice(0, own.length));
+    const compared = [["product", product], ["driver", version], ["first", first]];
+    return answer(fine ? "yes" : "unknown", "gpu-product", compared);
+  }
+
+  // Of a pair's tests those that stand: the newest of one verdict, newest first.
+  function standing(tests) {
+    const ordered = [...tests].sort((one, other) => compare_tests(other, one));
+    const end = ordered.findIndex((test) => test.verdict !== ordered[0].verdict);
+    return end < 0 ? ordered : ordered.slice(0, end);
+  }
+
+  function compare_tests(one, other) {
+    const [left, right] = [test_order(one), test_order(other)];
+    const place = left.findIndex((part, number) => part !== right[number]);
+    return place < 0 ? 0 : left[place] < right[place] ? -1 : 1;
+  }
+
+  function test_order({ at, evidence, stale, verdict }) {
+    const failed = Number(verdict !== "pass");
+    const placed = stale !== "time" ? 1 : failed ? 2 : 0;
+    return [placed, at.replace(/Z+$/, ""), failed, evidence ?? ""];
+  }
+
   function platform(platforms, host) {
     const compared = [["image", platforms.join(", ")], ["host", host]];
     return answer(platforms.includes(host) ? "yes" : "no", "platform", compared);
@@ -174,7 +206,12 @@ const compat = (() => {
   const JETPACK = "NVIDIA_REQUIRE_JETPACK";
   const TRUE = new Set(["1", "t", "T", "true", "TRUE", "True"]);
   const LEGACY = "CUDA_VERSION";
-  const CONDITION = /^([a-z]+)(>=|<=|!=|=|<|>)([^<>=!]+)$/;
+  const CONDITION = /^([A-Za-z]+)(>=|<=|!=|=|<|>)([^<>=!]+)$/;
+  const SEMANTIC = new RegExp(
+    "^v?(N)(?:\\.(N)(?:\\.N(?:-W(?:\\.W)*)?(?:\\+W(?:\\.W)*)?)?)?$"
+      .replaceAll("N", "(?:0|[1-9][0-9]{0,5})")
+      .replaceAll("W", "[0-9A-Za-z-]+"),
+  );
   const VERSION = /^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$/;
   const PARTS = 4;
 
@@ -192,12 +229,17 @@ const compat = (() => {
     }
     const ranges = { cuda, driver: driver_range, arch: arch ? exactly(arch) : null };
     const facts = new RuntimeFacts(ranges, brands);
-    let asked = Object.entries(requires)
+    const asked = Object.entries(requires)
       .filter(([name]) => name.startsWith(PREFIX) && !name.startsWith(JETPACK))
       .sort(([left], [right]) => (left < right ? -1 : 1));
-    const implied = !asked.some(([name]) => name === CUDA) && Boolean(requires[LEGACY]);
+    const implied = !requires[CUDA] && Boolean(requires[LEGACY]);
     if (implied) {
-      asked = [[CUDA, `cuda>=${requires[LEGACY].split(".").slice(0, 2).join(".")}`], ...asked];
+      const found = SEMANTIC.exec(requires[LEGACY]);
+      if (!found) return answer("unknown", "runtime-unread");
+      const least = `cuda>=${found[1]}.${found[2] ?? 0}`;
+      const empty = asked.find(([name]) => name === CUDA);
+      if (empty) empty[1] = least;
+      else asked.push([CUDA, least]);
     }
     const answers = asked.map(([name, text]) => facts.variable(text, implied && name === CUDA));
     for (const says of ["no", "unknown"]) {
@@ -225,6 +267,7 @@ const compat = (() => {
       let unsure = false;
       for (const alternative of text.split(" ")) {
         const [says, about, condition] = this.alternative(alternative);
+        if (about === "unread") return answer("unknown", "runtime-unread");
         if (says === "yes") return answer("yes", "runtime-met", compared);
         if (says === null) continue;
         unsure = unsure || says === "unknown";
@@ -232,9 +275,8 @@ const compat = (() => {
       }
       if (worst === null) return answer("yes", "runtime-met", compared);
       const [about, condition] = worst;
-      if (about === "unread") return answer("unknown", "runtime-unread");
       const rule = implied ? "runtime-implied" : `runtime-${about}`;
-      const asked = condition.startsWith("cuda>=")
+      const asked = condition.toLowerCase().startsWith("cuda>=")
         ? ["asks", condition.slice("cuda>=".length)]
         : ["other", condition];
       compared.push(["has", this.told(about)], asked);
@@ -244,14 +286,16 @@ const compat = (() => {
     alternative(text) {
       const found = [];
       for (const condition of text.split(",").filter(Boolean)) {
-        const match = CONDITION.exec(condition.trim());
+        const match = CONDITION.exec(condition);
         if (!match) return ["unknown", "unread", condition];
-        const [, about, sign, value] = match;
+        const [about, sign, value] = [match[1].toLowerCase(), match[2], match[3]];
         if (about === "brand") {
-          found.push([this.brand(sign, value), about, condition]);
+          found.push([this.brand(sign, value.toLowerCase()), about, condition]);
         } else if (Object.hasOwn(this.ranges, about)) {
           if (!VERSION.test(value)) return ["unknown", "unread", condition];
           found.push([compare_range(this.ranges[about], sign, value), about, condition]);
+        } else {
+          found.push(["unknown", "unread", condition]);
         }
       }
       if (!found.length) return [null, "", ""];
@@ -305,6 +349,7 @@ const compat = (() => {
     format,
     forward,
     highest,
+    introduced,
     is_least,
     is_less,
     kernel,
@@ -312,6 +357,7 @@ const compat = (() => {
     numbers,
     platform,
     runtime,
+    standing,
     supported,
     text_of,
     threads,

@@ -7,7 +7,7 @@ const rules = (() => {
   "use strict";
 
   const { ValueError, compare_lists, is_early, quoted, squeezed } = versions;
-  const { answer, format, highest, is_least, is_less, numbers, text_of } = compat;
+  const { answer, format, is_least, is_less, numbers, text_of } = compat;
 
   // judge
 
@@ -34,11 +34,15 @@ const rules = (() => {
   });
 
   const DOTTED = /^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$/;
-  const UNREAD = gate("G2", answer("unknown", "label-unread"));
+  const BECAUSE = {
+    probe: "its probe has changed since",
+    age: "it is older than the index allows",
+    time: "its time is not to be believed",
+  };
 
   function is_readable(label) {
-    const told = [label.cuda, label.floor, label.forward, label.glibc];
-    return told.every((text) => !text || DOTTED.test(text));
+    const told = [label.cuda, label.floor, label.forward || "0", label.glibc || "0"];
+    return told.every((text) => DOTTED.test(text));
   }
 
   class Judge {
@@ -55,13 +59,13 @@ const rules = (() => {
     image(image) {
       const known = this.label(image.label);
       const tests = image.tests.filter((test) => this.sms.has(test.sm));
-      return tests.length ? this.with_tests(known, tests) : known;
+      return tests.length ? this.with_tests(image.label, known, tests) : known;
     }
 
     label(label) {
       let found = this.labels.get(label);
       if (found === undefined) {
-        const gates = is_readable(label) ? [...this.gates(label)] : [UNREAD];
+        const gates = [...this.gates(label)];
         const says = folded(gates);
         found = judgement(says, gates, says === "yes" ? "rule" : null);
         this.labels.set(label, found);
@@ -69,44 +73,81 @@ const rules = (() => {
       return found;
     }
 
-    with_tests(known, tests) {
-      const latest = new Map();
-      for (const test of sorted_by(tests, age)) {
-        latest.set(`${test.sm} ${branch_of(test.driver)}`, test);
-      }
-      const here = [...this.sms].sort().map((sm) => latest.get(`${sm} ${this.branch ?? 0}`));
-      const failed = here.find((test) => test?.verdict === "fail");
+    // Which of several platforms a test ran is not told: then only failures tell something.
+    with_tests(label, known, tests) {
+      const is_one = (label.platforms ?? ["linux/amd64"]).length === 1;
+      const runs = runs_of(tests.filter((test) => is_one || test.verdict !== "pass"));
+      const own = this.branch ?? 0;
+      const here = [...this.sms].sort().map((sm) => runs.find((run) => run.sm === sm && run.branch === own));
+      const failed = here.find((run) => run && run.tests[0].verdict !== "pass");
       if (failed) {
-        return judgement("no", [...known.gates, gate("E", told(failed, "no"))], null, failed);
+        const [test] = failed.tests;
+        return judged_with(known, "no", told(test, "no"), null, test);
       }
-      const passed = here.filter(Boolean);
-      if (this.has_every_sm && passed.length === this.sms.size) {
+      const passed = here.map((run) => run && this.counting(run.tests)).filter(Boolean);
+      if (this.has_every_sm && passed.length === this.sms.size && is_open(known)) {
         const test = newest_of(passed);
-        const gates = [...known.gates, gate("E", told(test, "yes"))];
         const says = folded(known.gates.filter((one) => ["G0", "G1"].includes(one.gate)));
-        return judgement(says, gates, says === "yes" ? "tested" : null, test);
+        return judged_with(known, says, told(test, "yes"), says === "yes" ? "tested" : null, test);
       }
-      const good = [...latest.values()].filter((test) => test.verdict === "pass");
-      const sms = new Set(good.map((test) => test.sm));
-      const all_good = [...this.sms].every((sm) => sms.has(sm));
-      if (known.says === "yes" && this.has_every_sm && all_good) {
-        return judgement("yes", known.gates, "tested-sm", newest_of(good));
+      return this.from_elsewhere(known, runs);
+    }
+
+    from_elsewhere(known, runs) {
+      const good = runs.map((run) => run.tests.find(is_fresh_pass)).filter(Boolean);
+      const is_good =
+        this.has_every_sm && [...this.sms].every((sm) => good.some((test) => test.sm === sm));
+      const left = known.gates.filter((one) => !(is_good && one.answer.rule === "gpu-newer"));
+      if (folded(left) !== "yes") return known;
+      for (const sm of [...this.sms].sort()) {
+        const test = this.doubt(runs, sm);
+        if (test) return judged_with(known, "unknown", told(test, "unknown"), null, test);
       }
-      return known;
+      if (is_good) return judgement("yes", known.gates, "tested-sm", newest_of(good));
+      const old = runs.flatMap((run) => run.tests.filter((test) => test.verdict === "pass" && test.stale));
+      return old.length ? judged_with(known, "yes", told_old(newest_of(old)), "rule") : known;
+    }
+
+    // The newest pass that is fresh and was made with the host's driver or an older one.
+    counting(tests) {
+      const driver = numbers(this.host.driver ?? "0");
+      const is_old = (test) => is_least(driver, numbers(test.driver).slice(0, driver.length));
+      return tests.find((test) => !test.stale && is_old(test)) ?? null;
+    }
+
+    // The failure that stands with the nearest driver: an older one, else a newer.
+    doubt(runs, sm) {
+      const of_sm = runs.filter((run) => run.sm === sm);
+      if (!of_sm.length) return null;
+      const branches = of_sm.map((run) => run.branch);
+      const older = branches.filter((branch) => branch <= (this.branch ?? 0));
+      const nearest = older.length ? Math.max(...older) : Math.min(...branches);
+      const [test] = of_sm.find((run) => run.branch === nearest).tests;
+      return test.verdict === "pass" ? null : test;
     }
 
     *gates(label) {
       const { host } = this;
       const place = platform_of(host.architecture);
       yield gate("G0", compat.platform(label.platforms ?? ["linux/amd64"], place));
-      if (label.glibc && host.docker) yield gate("G0", compat.threads(label.glibc, host.docker));
+      if (host.docker && label.glibc && DOTTED.test(label.glibc)) {
+        yield gate("G0", compat.threads(label.glibc, host.docker));
+      }
       if (host.driver === null && !host.gpus.length) {
         yield gate("G2", answer("no", "gpu-none", [["floor", label.floor]]));
         return;
       }
       yield gate("G1", this.runtime(label));
+      if (!is_readable(label)) {
+        yield gate("G2", answer("unknown", "label-unread"));
+        return;
+      }
       const found = this.driver(label);
       yield gate("G2", found);
+      const package_ = this.package(label, found);
+      if (package_ !== null) {
+        yield gate("G2", compat.driver(label.cuda, String(package_), label.floor, label.forward));
+      }
       if (!host.gpus.length) yield gate("G3", answer("unknown", "gpu-not-given"));
       const speaks = this.speaks_for(label, found);
       const branches = this.branches(label, found);
@@ -171,12 +212,18 @@ const rules = (() => {
     }
 
     branches(label, found) {
-      const known = this.branch === null ? [] : [this.branch];
-      if (found.rule !== "driver-forward" || found.says !== "yes") return known;
+      const known = this.branch === null ? [] : [nearest_branch(this.branch, this.facts)];
+      const package_ = this.package(label, found);
+      return package_ === null ? known : [...known, package_];
+    }
+
+    // The branch of the driver that a forward compatibility package brings, if it works.
+    package(label, found) {
+      if (found.rule !== "driver-forward" || found.says !== "yes") return null;
       const numbers_of = Object.entries(this.facts.branches)
         .filter(([, one]) => one.cuda === label.forward)
         .map(([number]) => Number(number));
-      return numbers_of.length ? [...known, Math.min(...numbers_of)] : known;
+      return numbers_of.length ? Math.min(...numbers_of) : null;
     }
 
     *gpu(label, gpu, place, speaks, branches) {
@@ -184,16 +231,7 @@ const rules = (() => {
         yield gate("G3", answer("unknown", "gpu-not-given"), place);
         return;
       }
-      const facts = own(this.facts.capabilities, gpu.sm);
-      if (facts === null) {
-        yield gate("G2", answer("unknown", "gpu-unknown", [["gpu", gpu.sm]]), place);
-      } else {
-        for (const branch of branches) {
-          const { first_driver: first, last_driver: last } = facts;
-          yield gate("G2", compat.knows(branch, gpu.sm, first, last), place);
-        }
-        yield gate("G3", compat.supported(gpu.sm, label.cuda, facts.last_cuda), place);
-      }
+      yield* this.known(label, gpu, place, branches);
       const cubin = label.cubin ?? null;
       if (cubin === null) {
         yield gate("G3", answer("unknown", "kernel-unread"), place);
@@ -201,12 +239,24 @@ const rules = (() => {
       }
       const found = compat.kernel(gpu.sm, cubin, label.ptx ?? []);
       yield gate("G3", found, place);
-      if (found.rule !== "kernel-ptx") return;
-      yield gate("G3", this.ptx(label.cuda, speaks), place);
-      if (facts !== null && is_less(numbers(label.cuda).slice(0, 2), numbers(facts.first_cuda))) {
-        const compared = [["gpu", gpu.sm], ["cuda", label.cuda], ["first_cuda", facts.first_cuda]];
-        yield gate("G3", answer("unknown", "gpu-newer", compared), place);
+      if (found.rule === "kernel-ptx") yield gate("G3", this.ptx(label.cuda, speaks), place);
+    }
+
+    // Whether the driver and the image's CUDA know a GPU.
+    *known(label, { name, sm }, place, branches) {
+      const facts = own(this.facts.capabilities, sm);
+      if (facts === null) {
+        yield gate("G2", answer("unknown", "gpu-unknown", [["gpu", sm]]), place);
+        return;
       }
+      for (const branch of branches) {
+        yield gate("G2", compat.knows(branch, sm, facts.first_driver, facts.last_driver), place);
+      }
+      const first = own(this.facts.first_drivers, name ?? "");
+      if (first && this.host.driver) {
+        yield gate("G2", compat.introduced(name, this.host.driver, first), place);
+      }
+      yield gate("G3", compat.supported(sm, label.cuda, facts.first_cuda, facts.last_cuda), place);
     }
 
     ptx(cuda, speaks) {
@@ -220,10 +270,14 @@ const rules = (() => {
 
   function speaks_of_branch(branch, facts) {
     if (branch === null) return [null, false];
-    const known = own(facts.branches, String(branch));
-    if (known) return [known.cuda, true];
-    const below = Object.keys(facts.branches).map(Number).filter((number) => number < branch);
-    return below.length ? [facts.branches[Math.max(...below)].cuda, false] : [null, false];
+    const known = own(facts.branches, String(nearest_branch(branch, facts)));
+    return known ? [known.cuda, Object.hasOwn(facts.branches, String(branch))] : [null, false];
+  }
+
+  // The branch with facts that a driver is of: numbers on Windows run past the branch's.
+  function nearest_branch(branch, facts) {
+    const older = Object.keys(facts.branches).map(Number).filter((number) => number <= branch);
+    return older.length ? Math.max(...older) : branch;
   }
 
   function brands_of(gpu, branch) {
@@ -250,11 +304,37 @@ const rules = (() => {
     return tests.reduce((best, test) => (age(test) > age(best) ? test : best));
   }
 
-  function told(test, says) {
-    const where = test.gpu || `sm ${test.sm}`;
-    const compared = [["gpu", where], ["driver", test.driver], ["at", test.at.slice(0, 10)]];
-    return answer(says, says === "yes" ? "test-passed" : "test-failed", compared);
+  // What stands of each compute capability and driver branch.
+  function runs_of(tests) {
+    const pairs = new Map();
+    for (const test of tests) {
+      const key = `${test.sm} ${branch_of(test.driver)}`;
+      pairs.set(key, [...(pairs.get(key) ?? []), test]);
+    }
+    return [...pairs.values()].map((found) => ({
+      sm: found[0].sm,
+      branch: branch_of(found[0].driver),
+      tests: compat.standing(found),
+    }));
   }
+
+  const is_fresh_pass = (test) => test.verdict === "pass" && !test.stale;
+
+  // Whether a pass may stand above what the rules say of the driver.
+  const is_open = (known) =>
+    known.gates.every(({ answer: { rule, says } }) => rule !== "driver-forward" || says === "yes");
+
+  const judged_with = (known, says, found, confidence = null, test = null) =>
+    judgement(says, [...known.gates, gate("E", found)], confidence, test);
+
+  const told = (test, says) =>
+    answer(says, says === "yes" ? "test-passed" : "test-failed", where_of(test));
+
+  const told_old = (test) =>
+    answer("yes", "test-old", [...where_of(test), ["because", BECAUSE[test.stale]]]);
+
+  const where_of = (test) =>
+    [["gpu", test.gpu || `sm ${test.sm}`], ["driver", test.driver], ["at", test.at.slice(0, 10)]];
 
   const judge = (image, host, facts) => new Judge(host, facts).image(image);
 
@@ -322,7 +402,7 @@ const rules = (() => {
     for (const alike of runs(places, (place) => rank(place).join(" "))) {
       look(alike, images, judge_here, found);
     }
-    const misses = nearest(newer(found.ranked, found.no, turn), facts, MOST_MISSES);
+    const misses = nearest(newer(found.ranked, found.no, turn), host, facts, MOST_MISSES);
     return {
       considered: places.length,
       ranked: found.ranked,
@@ -395,18 +475,24 @@ const rules = (() => {
     return sorted_by([...firsts.values()], (match) => match.image.framework);
   }
 
-  // What does not run; where something runs, only what would go before that.
+  // What does not run; where something runs, only what would go before that: a later version, and the
+  // same one with a later CUDA.
   function newer(ranked, rejected, turn) {
     const best = new Map();
     const order = (image) => [turn(image), image.version_code];
     for (const { image } of ranked) {
-      if (!best.has(image.framework)) best.set(image.framework, order(image));
+      if (!best.has(image.framework)) best.set(image.framework, image);
     }
     return rejected.filter(({ image }) => {
       const newest = best.get(image.framework);
-      return newest === undefined || compare_lists(order(image), newest) < 0;
+      if (newest === undefined) return true;
+      const order_of_two = compare_lists(order(image), order(newest));
+      return order_of_two < 0 || (order_of_two === 0 && has_later_cuda(image, newest));
     });
   }
+
+  const has_later_cuda = (image, other) =>
+    versions.compare(versions.parse(image.label.cuda), versions.parse(other.label.cuda)) > 0;
 
   function wanted(wishes) {
     const version = matcher("version", wishes.version ?? null);
@@ -444,58 +530,138 @@ const rules = (() => {
 
   // misses
 
-  const NO_CHECK = "NVIDIA_DISABLE_REQUIRE=1";
+  const OFF = "NVIDIA_DISABLE_REQUIRE";
+  const NO_CHECK = `${OFF}=1`;
+  const ARCHITECTURES = { "linux/amd64": "x86_64", "linux/arm64": "aarch64" };
+  const EMBEDDED = new Set(["11.0"]);
 
-  function change(found, facts) {
-    if (found.gates.some((one) => one.answer.says === "unknown")) return null;
-    const texts_of = new Map();
-    const gates = found.gates.filter((one) => one.answer.says === "no");
-    for (const one of gates) {
-      const parts = [...parts_of(one.answer, facts)];
-      if (!parts.length) return null;
-      for (const [kind, text] of parts) {
-        texts_of.set(kind, [...(texts_of.get(kind) ?? []), text]);
+  const refusals = (found) => found.gates.filter((one) => one.answer.says === "no");
+  const is_runtime = (found) => refusals(found).every((one) => one.gate === "G1");
+
+  // Looks for what would let images run on a host.
+  class Changes {
+    constructor(host, facts) {
+      this.host = host;
+      this.facts = facts;
+      this.judges = new Map();
+      this.firsts = host.gpus.map(({ name }) => own(facts.first_drivers, name ?? "")).filter(Boolean);
+    }
+
+    of({ label, tests }, found) {
+      const host = may_help(label, found) ? this.other_hardware(label, found) : null;
+      if (host === null) return null;
+      const texts = this.texts(found);
+      if (this.runs(host, label, tests)) return { texts, host, hardware: texts.length, driver: null };
+      const [first, end] = this.drivers(host, label, tests);
+      let told = first === null ? [] : [`driver >= ${first}${end === null ? "" : ` and < ${end}`}`];
+      const off = { ...label, requires: { ...(label.requires ?? {}), [OFF]: "1" } };
+      if (is_runtime(found) && this.runs(host, off, tests)) {
+        told = [[...told, NO_CHECK].join(", or ")];
       }
+      if (!told.length) return null;
+      const on = first === null ? host : { ...host, driver: first };
+      return { texts: [...told, ...texts], host: on, hardware: texts.length, driver: first };
     }
-    const drivers = texts_of.get("driver") ?? [];
-    texts_of.delete("driver");
-    const least = drivers.length ? highest(drivers, numbers) : null;
-    const texts = [...texts_of.keys()].sort().flatMap((kind) => [...new Set(texts_of.get(kind))]);
-    if (least) texts.unshift(`driver >= ${least}`);
-    if (gates.length && gates.every((one) => one.gate === "G1")) {
-      texts[texts.length - 1] += `, or ${NO_CHECK}`;
-    }
-    return { texts, driver: least };
-  }
 
-  function* parts_of(found, facts) {
-    const compared = Object.fromEntries(found.compared);
-    for (const [kind, template] of facts.rules[found.rule].change ?? []) {
-      const text = format(template, compared);
-      if (text === null) continue;
-      yield kind === "speaks" ? speaking(text, facts) : [kind, text];
+    runs(host, label, tests) {
+      const key = JSON.stringify(host);
+      if (!this.judges.has(key)) this.judges.set(key, new Judge(host, this.facts));
+      return this.judges.get(key).image({ label, tests }).says === "yes";
     }
-  }
 
-  function speaking(cuda, facts) {
-    for (const branch of Object.keys(facts.branches).map(Number).sort((one, other) => one - other)) {
-      if (is_least(numbers(facts.branches[branch].cuda), numbers(cuda).slice(0, 2))) {
-        return ["driver", String(branch)];
+    // The newest drivers in a row that run an image: the first, and the first not to.
+    drivers(host, label, tests) {
+      let [first, end] = [null, null];
+      for (const driver of this.known_drivers(label).reverse()) {
+        if (this.runs({ ...host, driver }, label, tests)) first = driver;
+        else if (first === null) end = driver;
+        else break;
       }
+      return first === null ? [null, null] : [first, end];
     }
-    return ["cuda", `a driver that speaks CUDA ${cuda}`];
+
+    known_drivers(label) {
+      const exact = [...new Set([label.floor, ...this.firsts])];
+      const known = new Set(exact.map((version) => numbers(version)[0]));
+      const bare = Object.keys(this.facts.branches).filter((number) => !known.has(Number(number)));
+      return [...exact, ...bare].sort((one, other) => compare_lists(numbers(one), numbers(other)));
+    }
+
+    changes_of(found) {
+      return this.facts.rules[found.rule].change ?? [];
+    }
+
+    // What other hardware, or engine, the rules that say no ask for.
+    texts(found) {
+      const kinds = new Map();
+      for (const one of refusals(found)) {
+        const compared = Object.fromEntries(one.answer.compared);
+        for (const [kind, text] of this.changes_of(one.answer)) kinds.set(format(text, compared), kind);
+      }
+      return sorted_by([...kinds], ([text, kind]) => `${kind} ${text}`).map(([text]) => text);
+    }
+
+    other_hardware(label, found) {
+      const host = { ...this.host, gpus: [...this.host.gpus] };
+      for (const one of refusals(found)) {
+        const { rule, compared } = one.answer;
+        if (!this.changes_of(one.answer).length) continue;
+        if (rule === "platform") {
+          const [place] = label.platforms ?? ["linux/amd64"];
+          host.architecture = own(ARCHITECTURES, place) ?? place.replace(/^linux\//, "");
+          continue;
+        }
+        if (rule === "glibc-clone3") {
+          host.docker = Object.fromEntries(compared).least;
+          continue;
+        }
+        const other = this.other_gpu(label);
+        if (other === null) return null;
+        if (one.gpu === null) host.gpus.push(other);
+        else host.gpus[one.gpu] = other;
+      }
+      return host;
+    }
+
+    other_gpu(label) {
+      const targets = new Set([...(label.cubin ?? []), ...(label.ptx ?? [])]);
+      const found = [...targets]
+        .filter((sm) => !EMBEDDED.has(sm) && Object.hasOwn(this.facts.capabilities, sm))
+        .sort((one, other) => compare_lists(numbers(one), numbers(other)));
+      const branch = branch_of(this.host.driver);
+      const facts_of = (sm) => this.facts.capabilities[sm];
+      const has = (sm) =>
+        (facts_of(sm).first_driver ?? branch) <= branch && branch <= (facts_of(sm).last_driver ?? branch);
+      const here = branch === null ? [] : found.filter(has);
+      const gpu = (sm) => ({ name: null, sm, kind: "datacenter" });
+      if (here.length) return gpu(here.at(-1));
+      const lasting = found.filter((sm) => (facts_of(sm).last_driver ?? null) === null);
+      const left = lasting.length ? lasting : found;
+      const since = (sm) => facts_of(sm).first_driver ?? 0;
+      return left.length ? gpu(left.reduce((one, sm) => (since(sm) < since(one) ? sm : one))) : null;
+    }
   }
 
-  function nearest(candidates, facts, most) {
-    const known = new Map();
+  // Not against a failed test, nor where nothing was read.
+  const may_help = (label, found) =>
+    found.says === "no" && is_readable(label) && !refusals(found).some((one) => one.gate === "E");
+
+  const change = (image, host, facts) =>
+    new Changes(host, facts).of(image, new Judge(host, facts).image(image));
+
+  function nearest(candidates, host, facts, most) {
+    const changes = new Changes(host, facts);
+    const seen = new Map();
     const found = new Map();
     for (const { image, judgement: one } of candidates) {
-      if (!known.has(one)) known.set(one, change(one, facts));
-      const needs = known.get(one);
+      if (!seen.has(image.framework)) seen.set(image.framework, new Set());
+      if (seen.get(image.framework).has(one)) continue;
+      seen.get(image.framework).add(one);
+      const needs = changes.of(image, one);
       const key = needs && JSON.stringify([image.framework, needs.texts]);
       if (needs !== null && !found.has(key)) found.set(key, { image, needs });
     }
-    const order = ({ needs }) => [needs.texts.length, ...numbers(needs.driver ?? "0")];
+    const order = ({ needs }) => [needs.hardware, needs.texts.length, ...numbers(needs.driver ?? "0")];
     return [...found.values()]
       .sort((left, right) => compare_lists(order(left), order(right)))
       .slice(0, most)
@@ -512,6 +678,7 @@ const rules = (() => {
     "kernel-cubin",
     "kernel-ptx",
     "test-passed",
+    "test-old",
   ]);
 
   function why(found, facts) {

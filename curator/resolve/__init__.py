@@ -113,6 +113,7 @@ _TELLING: Final = frozenset(
         "kernel-cubin",
         "kernel-ptx",
         "test-passed",
+        "test-old",
     }
 )
 
@@ -259,7 +260,7 @@ class _Search:
     """Looks at images, and keeps what was found."""
 
     def __init__(self, known: Catalogue, host: Host, facts: Facts, turns: Sequence[int]) -> None:
-        self._known, self._facts, self._turns = known, facts, turns
+        self._known, self._host, self._facts, self._turns = known, host, facts, turns
         self._judge = Judge(host, facts)
         self._sms = {gpu.sm for gpu in host.gpus}
         self._is_here = known.test_coded["sm"].where(self._sms.__contains__)
@@ -326,24 +327,38 @@ class _Search:
             ranked=ranked,
             unsure=tuple(self._matches(self._others["unknown"][:most])),
             rejected=tuple(self._matches(self._others["no"][:most])),
-            misses=nearest(self._known, self._newer(ranked), self._facts, MOST_MISSES),
+            misses=nearest(self._known, self._host, self._newer(ranked), self._facts, MOST_MISSES),
             considered=considered,
         )
 
     def _matches(self, found: Iterable[tuple[int, Judgement]]) -> Iterator[Match]:
         return (Match(self._known, place, judgement) for place, judgement in found)
 
-    def _newer(self, ranked: Iterable[Match]) -> Iterator[tuple[int, Judgement]]:
-        """Yield what does not run, where something runs only what would go before that."""
-        frameworks, versions = (self._known.coded[name].at for name in ("framework", "version"))
-        best: dict[int, tuple[int, int]] = {}
+    def _newer(self, ranked: Iterable[Match]) -> list[tuple[int, Judgement]]:
+        """Return what does not run; where something runs, only what would go before that.
+
+        That is a later version of the framework, and the same one with a later CUDA.
+        """
+        frameworks = self._known.coded["framework"].at
+        best: dict[int, int] = {}
         for match in ranked:
-            order = self._turns[match.place], versions[match.place]
-            best.setdefault(frameworks[match.place], order)
-        for place, judgement in self._others["no"]:
-            newest = best.get(frameworks[place])
-            if newest is None or (self._turns[place], versions[place]) < newest:
-                yield place, judgement
+            best.setdefault(frameworks[match.place], match.place)
+        if not best:
+            return self._others["no"]
+        return [
+            row
+            for row in self._others["no"]
+            if (newest := best.get(frameworks[row[0]])) is None or self._goes_before(row[0], newest)
+        ]
+
+    def _goes_before(self, place: int, other: int) -> bool:
+        versions = self._known.coded["version"].at
+        one, two = ((self._turns[at], versions[at]) for at in (place, other))
+        return one < two or (one == two and self._has_later_cuda(place, other))
+
+    def _has_later_cuda(self, place: int, other: int) -> bool:
+        one, two = self._known.label(place).cuda, self._known.label(other).cuda
+        return Version(one) > Version(two)
 
 
 def _matcher(name: str, wish: str | None) -> Callable[[str], bool]:

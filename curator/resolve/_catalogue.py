@@ -18,19 +18,23 @@ import json
 import re
 from bisect import bisect_left
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from packaging.version import Version
 
+from curator import compat
 from curator.errors import IntegrityError
 from curator.oci import canonical_json
 from curator.resolve._values import Image, Label, Tested
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
-    from curator.index import Entry, Tip
+    from curator.compat import Stale
+    from curator.index import Coverage, Entry, SuiteResult, Tip
     from curator.oci import Digest
 
 VERSION: Final = 1
@@ -47,7 +51,7 @@ _CODED: Final = (
     "replaced_by",
 )
 _PLAIN: Final = ("id", "cell", "digest", "size", "tags", "moving", "published")
-_TEST_CODED: Final = ("sm", "driver", "verdict", "gpu")
+_TEST_CODED: Final = ("sm", "driver", "verdict", "gpu", "stale")
 _TEST_PLAIN: Final = ("at", "evidence", "speed")
 
 
@@ -188,13 +192,17 @@ class Catalogue:
 def catalogue(
     tip: Tip, registry: str, entries: Iterable[Entry], tags: Mapping[str, Digest]
 ) -> Catalogue:
-    """Return the catalogue of a state: its entries and moving tags (`repository:tag` to digest)."""
+    """Return the catalogue of a state: its entries and moving tags (`repository:tag` to digest).
+
+    Tests are as old as they were when the state was published.
+    """
     moving: dict[tuple[str, str], list[str]] = {}
     for name, digest in tags.items():
         repository, _, tag = name.rpartition(":")
         moving.setdefault((repository, digest), []).append(tag)
+    now = compat.moment_of(tip.generation.at)
     return replace(
-        ordered(_of(entry, moving) for entry in entries),
+        ordered(_of(entry, moving, now) for entry in entries),
         registry=registry,
         generation=tip.generation.number,
         sha256=tip.sha256,
@@ -261,7 +269,9 @@ def _version(text: str) -> Version:
     return Version(text)
 
 
-def _of(entry: Entry, moving: Mapping[tuple[str, str], Sequence[str]]) -> Image:
+def _of(
+    entry: Entry, moving: Mapping[tuple[str, str], Sequence[str]], now: datetime | None
+) -> Image:
     stack = entry.stack
     tags = moving.get((entry.repository, entry.digest), ())
     return Image(
@@ -279,6 +289,7 @@ def _of(entry: Entry, moving: Mapping[tuple[str, str], Sequence[str]]) -> Image:
             cubin=entry.sm.cubin if entry.sm else None,
             ptx=entry.sm.ptx if entry.sm else (),
             requires=entry.requires,
+            forward=entry.forward,
             glibc=stack.glibc,
         ),
         size=entry.size,
@@ -298,10 +309,22 @@ def _of(entry: Entry, moving: Mapping[tuple[str, str], Sequence[str]]) -> Image:
                 at=test.at,
                 gpu=test.gpu,
                 evidence=test.evidence,
+                stale=_stale(test, entry.coverage, now),
                 speed=test.speed or {},
             )
             for test in entry.tests
             if test.suite == "gpu" and test.verdict in {"pass", "fail"}
             if test.sm and test.driver and _DRIVER.fullmatch(test.driver)
         ),
+    )
+
+
+def _stale(test: SuiteResult, coverage: Coverage | None, now: datetime | None) -> Stale | None:
+    """Say why a test is not enough any more, by the probe and the limit of the entry's coverage."""
+    if coverage is None or now is None:
+        return None
+    return compat.staleness(
+        is_current=test.probe == coverage.probe,
+        age=compat.age_of(test.at, now),
+        max_age=timedelta(days=coverage.max_age_days),
     )

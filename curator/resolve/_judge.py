@@ -4,10 +4,17 @@
 - G1: the container runtime's check of `NVIDIA_REQUIRE_*`.
 - G2: the driver: floor of the CUDA family, forward compatibility, whether it knows the GPU.
 - G3: the kernels, for each GPU: a cubin, or PTX that the driver compiles; what CUDA dropped.
-- E: tests of this very image with the host's driver branch on each of its compute capabilities.
+- E: tests of this very image on each of the host's compute capabilities.
 
-The answer is no if a gate says no, else unknown if one does not know, else yes. A pass on the very
-compute capability and driver branch stands above G2 and G3, a failure above everything.
+The answer is no if a gate says no, else unknown if one does not know, else yes. Of tests those
+count that stand (`curator.compat.standing`):
+
+- A failure with the host's driver branch stands above everything. One with another branch makes a
+  yes unknown, unless the image passed with a branch that is nearer.
+- A pass that is not stale, with the host's driver branch and no newer driver, stands above G2 and
+  G3, but not above what forward compatibility is said not to do.
+- Another such pass on the compute capability stands above `gpu-newer` alone.
+- Of an image for several platforms nothing tells which one a test ran: then only failures count.
 """
 
 from __future__ import annotations
@@ -17,12 +24,12 @@ from typing import TYPE_CHECKING, Final
 
 from curator import compat
 from curator.compat import Answer, at_least, exactly, numbers, within
-from curator.resolve._values import Gate, Gpu, Judgement, latest
+from curator.resolve._values import Gate, Gpu, Judgement, runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from curator.compat import Range, Says
+    from curator.compat import Numbers, Range, Says
     from curator.facts import Facts
     from curator.resolve._values import Confidence, Host, Label, Tested
 
@@ -33,10 +40,14 @@ BRANDS: Final[Mapping[str, tuple[str, ...]]] = {
     "workstation": ("nvidia", "nvidiartx", "quadro", "quadrortx"),
     "datacenter": ("nvidia", "tesla"),
 }
+BECAUSE: Final[Mapping[str, str]] = {
+    "probe": "its probe has changed since",
+    "age": "it is older than the index allows",
+    "time": "its time is not to be believed",
+}
 _TURING: Final = (7, 5)
 _RENAMED: Final = 470
 _DOTTED: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){0,3}")
-_UNREAD: Final = Gate(gate="G2", answer=Answer(says="unknown", rule="label-unread"))
 
 
 def platform_of(architecture: str) -> str:
@@ -54,59 +65,110 @@ class Judge:
         self._speaks, self._is_exact = _speaks(host.branch, facts)
         # By identity, which is quick: images share their labels, and the label is kept beside.
         self._labels: dict[int, tuple[Label, Judgement]] = {}
+        self._asked: dict[tuple[tuple[str, str], ...], Answer] = {}
 
     def __call__(self, label: Label, tests: Sequence[Tested]) -> Judgement:
         """Return whether an image of this label and these tests runs here."""
         known = self.label(label)
         found = [test for test in tests if test.sm in self._sms]
-        return self._with_tests(known, found) if found else known
+        return self._with_tests(label, known, found) if found else known
 
     def label(self, label: Label) -> Judgement:
         """Return what the rules alone say."""
         known = self._labels.get(id(label))
         if known is not None:
             return known[1]
-        gates = tuple(self._gates(label)) if _is_readable(label) else (_UNREAD,)
+        gates = tuple(self._gates(label))
         says = _folded(gates)
         confidence: Confidence | None = "rule" if says == "yes" else None
         found = Judgement(says=says, gates=gates, confidence=confidence)
         self._labels[id(label)] = label, found
         return found
 
-    def _with_tests(self, known: Judgement, tests: list[Tested]) -> Judgement:
-        newest = latest(tests)
-        here = [newest.get((sm, self._host.branch or 0)) for sm in sorted(self._sms)]
-        for test in here:
-            if test is not None and test.verdict == "fail":
-                gates = (*known.gates, Gate(gate="E", answer=_told(test, "no")))
-                return Judgement(says="no", gates=gates, test=test)
-        passed = [test for test in here if test is not None]
-        if self._has_every_sm and len(passed) == len(self._sms):
+    def _with_tests(self, label: Label, known: Judgement, tests: list[Tested]) -> Judgement:
+        # Which of several platforms a test ran is not told: then only failures tell something.
+        told = [test for test in tests if len(label.platforms) == 1 or not test.passed]
+        standing, branch = runs(told), self._host.branch or 0
+        here = [standing.get((sm, branch), ()) for sm in sorted(self._sms)]
+        for run in here:
+            if run and not run[0].passed:
+                return _with(known, "no", _told(run[0], "no"), test=run[0])
+        passed = [test for test in map(self._counting, here) if test is not None]
+        if self._has_every_sm and len(passed) == len(self._sms) and _is_open(known):
             test = max(passed, key=lambda test: test.age)
-            gates = (*known.gates, Gate(gate="E", answer=_told(test, "yes")))
             says = _folded(gate for gate in known.gates if gate.gate in {"G0", "G1"})
-            is_tested = says == "yes"
-            confidence: Confidence | None = "tested" if is_tested else None
-            return Judgement(says=says, gates=gates, confidence=confidence, test=test)
-        good = [test for test in newest.values() if test.verdict == "pass"]
-        if known.says == "yes" and self._has_every_sm and {one.sm for one in good} >= self._sms:
+            confidence: Confidence | None = "tested" if says == "yes" else None
+            return _with(known, says, _told(test, "yes"), confidence=confidence, test=test)
+        return self._from_elsewhere(known, standing)
+
+    def _from_elsewhere(
+        self, known: Judgement, standing: Mapping[tuple[str, int], Sequence[Tested]]
+    ) -> Judgement:
+        """Return what tests with other drivers on the same compute capabilities add."""
+        good = [
+            test
+            for run in standing.values()
+            if (test := next((one for one in run if one.passed and not one.stale), None))
+        ]
+        is_good = self._has_every_sm and {test.sm for test in good} >= self._sms
+        left = (gate for gate in known.gates if not (is_good and gate.answer.rule == "gpu-newer"))
+        if _folded(left) != "yes":
+            return known
+        for sm in sorted(self._sms):
+            if failed := self._doubt(standing, sm):
+                return _with(known, "unknown", _told(failed, "unknown"), test=failed)
+        if is_good:
             test = max(good, key=lambda test: test.age)
             return Judgement(says="yes", gates=known.gates, confidence="tested-sm", test=test)
-        return known
+        old = [test for run in standing.values() for test in run if test.passed and test.stale]
+        if not old:
+            return known
+        test = max(old, key=lambda test: test.age)
+        return _with(known, "yes", _told_old(test), confidence="rule")
+
+    def _counting(self, run: Sequence[Tested]) -> Tested | None:
+        """Return the newest pass that is fresh and was made with the host's driver or an older."""
+        driver = numbers(self._host.driver or "0")
+        return next(
+            (
+                test
+                for test in run
+                if not test.stale and numbers(test.driver)[: len(driver)] <= driver
+            ),
+            None,
+        )
+
+    def _doubt(
+        self, standing: Mapping[tuple[str, int], Sequence[Tested]], sm: str
+    ) -> Tested | None:
+        """Return the failure that stands with the nearest driver: an older one, else a newer."""
+        branches = [branch for known, branch in standing if known == sm]
+        own = self._host.branch or 0
+        older = [branch for branch in branches if branch <= own]
+        if not branches:
+            return None
+        test = standing[sm, max(older) if older else min(branches)][0]
+        return None if test.passed else test
 
     def _gates(self, label: Label) -> Iterator[Gate]:
         host = self._host
         place = platform_of(host.architecture)
         yield Gate(gate="G0", answer=compat.platform(label.platforms, place))
-        if label.glibc and host.docker:
+        if host.docker and label.glibc and _DOTTED.fullmatch(label.glibc):
             yield Gate(gate="G0", answer=compat.threads(label.glibc, host.docker))
         if host.driver is None and not host.gpus:
             compared = (("floor", label.floor),)
             yield Gate(gate="G2", answer=Answer(says="no", rule="gpu-none", compared=compared))
             return
         yield Gate(gate="G1", answer=self._runtime(label))
+        if not is_readable(label):
+            yield Gate(gate="G2", answer=Answer(says="unknown", rule="label-unread"))
+            return
         driver = self._driver(label)
         yield Gate(gate="G2", answer=driver)
+        if (package := self._package(label, driver)) is not None:
+            found = compat.driver(label.cuda, str(package), floor=label.floor, speaks=label.forward)
+            yield Gate(gate="G2", answer=found)
         if not host.gpus:
             yield Gate(gate="G3", answer=Answer(says="unknown", rule="gpu-not-given"))
         speaks = self._speaks_for(label, driver)
@@ -117,10 +179,16 @@ class Judge:
     def _runtime(self, label: Label) -> Answer:
         if label.requires is None:
             return Answer(says="unknown", rule="runtime-unread")
+        asked = tuple(sorted(label.requires.items()))
+        if asked not in self._asked:
+            self._asked[asked] = self._started(label.requires)
+        return self._asked[asked]
+
+    def _started(self, requires: Mapping[str, str]) -> Answer:
         driver = self._host.driver
         answers = [
             compat.runtime(
-                label.requires,
+                requires,
                 cuda=self._cuda(),
                 driver=None if driver is None else (exactly if "." in driver else within)(driver),
                 arch=gpu.sm,
@@ -178,12 +246,19 @@ class Judge:
 
     def _branches(self, label: Label, driver: Answer) -> tuple[int, ...]:
         """Return the branches that have to know the GPUs: the host's, and that of a package."""
-        own = (self._host.branch,) if self._host.branch is not None else ()
+        own = () if self._host.branch is None else (_nearest(self._host.branch, self._facts),)
+        package = self._package(label, driver)
+        return own if package is None else (*own, package)
+
+    def _package(self, label: Label, driver: Answer) -> int | None:
+        """Return the branch of the driver that a forward compatibility package brings, if it works.
+
+        With it the rules for the driver are asked again: a package may be older than the image.
+        """
         if driver.rule != "driver-forward" or driver.says != "yes":
-            return own
+            return None
         known = self._facts.branches.values()
-        package = min((one.number for one in known if one.cuda == label.forward), default=None)
-        return (*own, package) if package is not None else own
+        return min((one.number for one in known if one.cuda == label.forward), default=None)
 
     def _gpu(
         self,
@@ -196,18 +271,7 @@ class Judge:
         if gpu.sm is None:
             yield Gate(gate="G3", answer=Answer(says="unknown", rule="gpu-not-given"), gpu=place)
             return
-        facts = self._facts.capabilities.get(gpu.sm)
-        if facts is None:
-            compared = (("gpu", gpu.sm),)
-            answer = Answer(says="unknown", rule="gpu-unknown", compared=compared)
-            yield Gate(gate="G2", answer=answer, gpu=place)
-        else:
-            for branch in branches:
-                first, last = facts.first_driver, facts.last_driver
-                answer = compat.knows(branch, gpu.sm, first=first, last=last)
-                yield Gate(gate="G2", answer=answer, gpu=place)
-            answer = compat.supported(gpu.sm, label.cuda, last_cuda=facts.last_cuda)
-            yield Gate(gate="G3", answer=answer, gpu=place)
+        yield from self._known(label, gpu, gpu.sm, place, branches)
         if label.cubin is None:
             yield Gate(gate="G3", answer=Answer(says="unknown", rule="kernel-unread"), gpu=place)
             return
@@ -215,10 +279,28 @@ class Judge:
         yield Gate(gate="G3", answer=kernel, gpu=place)
         if kernel.rule == "kernel-ptx":
             yield Gate(gate="G3", answer=self._ptx(label.cuda, speaks), gpu=place)
-            if facts is not None and numbers(label.cuda)[:2] < numbers(facts.first_cuda):
-                ages = (("gpu", gpu.sm), ("cuda", label.cuda), ("first_cuda", facts.first_cuda))
-                answer = Answer(says="unknown", rule="gpu-newer", compared=ages)
-                yield Gate(gate="G3", answer=answer, gpu=place)
+
+    def _known(
+        self, label: Label, gpu: Gpu, sm: str, place: int, branches: Sequence[int]
+    ) -> Iterator[Gate]:
+        """Yield whether the driver and the image's CUDA know a GPU."""
+        facts = self._facts.capabilities.get(sm)
+        if facts is None:
+            answer = Answer(says="unknown", rule="gpu-unknown", compared=(("gpu", sm),))
+            yield Gate(gate="G2", answer=answer, gpu=place)
+            return
+        for branch in branches:
+            first, last = facts.first_driver, facts.last_driver
+            answer = compat.knows(branch, sm, first=first, last=last)
+            yield Gate(gate="G2", answer=answer, gpu=place)
+        product = self._facts.products.get(gpu.name or "")
+        if product and product.first_driver and self._host.driver:
+            own, first_driver = self._host.driver, product.first_driver
+            answer = compat.introduced(product.name, own, first=first_driver)
+            yield Gate(gate="G2", answer=answer, gpu=place)
+        first_cuda, last_cuda = facts.first_cuda, facts.last_cuda
+        answer = compat.supported(sm, label.cuda, first_cuda=first_cuda, last_cuda=last_cuda)
+        yield Gate(gate="G3", answer=answer, gpu=place)
 
     def _ptx(self, cuda: str, speaks: str | None) -> Answer:
         release = ".".join(cuda.split(".")[:2])
@@ -227,9 +309,10 @@ class Judge:
         return compat.accepts_ptx(cuda, speaks=speaks, made=made, accepts=accepts)
 
 
-def _is_readable(label: Label) -> bool:
-    told = (label.cuda, label.floor, label.forward, label.glibc)
-    return all(_DOTTED.fullmatch(text) for text in told if text)
+def is_readable(label: Label) -> bool:
+    """Say whether the versions in a label are numbers that rules can compare."""
+    told = (label.cuda, label.floor, label.forward or "0", label.glibc or "0")
+    return all(_DOTTED.fullmatch(text) for text in told)
 
 
 def _speaks(branch: int | None, facts: Facts) -> tuple[str | None, bool]:
@@ -239,10 +322,18 @@ def _speaks(branch: int | None, facts: Facts) -> tuple[str | None, bool]:
     """
     if branch is None:
         return None, False
+    known = facts.branches.get(_nearest(branch, facts))
+    return (known.cuda, known.number == branch) if known else (None, False)
+
+
+def _nearest(branch: int, facts: Facts) -> int:
+    """Return the branch with facts that a driver is of: numbers on Windows run past the branch's.
+
+    A driver 573 there is of branch 570. One that is older than all facts is of its own.
+    """
     if branch in facts.branches:
-        return facts.branches[branch].cuda, True
-    below = [number for number in facts.branches if number < branch]
-    return (facts.branches[max(below)].cuda, False) if below else (None, False)
+        return branch
+    return max((number for number in facts.branches if number < branch), default=branch)
 
 
 def _brands(gpu: Gpu, branch: int | None) -> tuple[str, ...]:
@@ -265,8 +356,38 @@ def _folded(gates: Iterable[Gate]) -> Says:
     return "no" if "no" in answers else "unknown" if "unknown" in answers else "yes"
 
 
+def _is_open(known: Judgement) -> bool:
+    """Whether a pass may stand above what the rules say of the driver.
+
+    Forward compatibility depends on the very GPU: a pass by it on another one tells nothing.
+    """
+    return all(
+        gate.answer.rule != "driver-forward" or gate.answer.says == "yes" for gate in known.gates
+    )
+
+
+def _with(
+    known: Judgement,
+    says: Says,
+    answer: Answer,
+    *,
+    confidence: Confidence | None = None,
+    test: Tested | None = None,
+) -> Judgement:
+    """Return a judgement with what a test adds to it."""
+    gates = (*known.gates, Gate(gate="E", answer=answer))
+    return Judgement(says=says, gates=gates, confidence=confidence, test=test)
+
+
 def _told(test: Tested, says: Says) -> Answer:
     rule = "test-passed" if says == "yes" else "test-failed"
-    where = test.gpu or f"sm {test.sm}"
-    compared = (("gpu", where), ("driver", test.driver), ("at", test.at[:10]))
-    return Answer(says=says, rule=rule, compared=compared)
+    return Answer(says=says, rule=rule, compared=_where(test))
+
+
+def _told_old(test: Tested) -> Answer:
+    compared = (*_where(test), ("because", BECAUSE[test.stale or "age"]))
+    return Answer(says="yes", rule="test-old", compared=compared)
+
+
+def _where(test: Tested) -> Numbers:
+    return ("gpu", test.gpu or f"sm {test.sm}"), ("driver", test.driver), ("at", test.at[:10])

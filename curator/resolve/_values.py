@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
+
+from curator.compat import standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from curator.compat import Answer, Says
+    from curator.compat import Answer, Says, Stale
 
 Kind = Literal["datacenter", "workstation", "geforce", "titan", "embedded"]
 Confidence = Literal["tested", "tested-sm", "rule"]
@@ -129,7 +132,10 @@ class Label:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tested:
-    """One GPU test of an image: where, when, what came out, and which speeds were measured."""
+    """One GPU test of an image: where, when, what came out, and which speeds were measured.
+
+    `stale` says why it is not enough any more: by the index's own time, probe and age limit.
+    """
 
     sm: str
     driver: str
@@ -137,7 +143,13 @@ class Tested:
     at: str
     gpu: str | None = None
     evidence: str | None = None
+    stale: Stale | None = None
     speed: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the image computed the right numbers."""
+        return self.verdict == "pass"
 
     @property
     def branch(self) -> int:
@@ -158,15 +170,23 @@ class Tested:
             "at": self.at,
             "gpu": self.gpu,
             "evidence": self.evidence,
+            "stale": self.stale,
             "speed": dict(self.speed) or None,
         }
         return {name: value for name, value in found.items() if value is not None}
 
 
+def runs(tests: Iterable[Tested]) -> dict[tuple[str, int], tuple[Tested, ...]]:
+    """Return the tests that stand of each compute capability and driver branch, newest first."""
+    pairs: defaultdict[tuple[str, int], list[Tested]] = defaultdict(list)
+    for test in tests:
+        pairs[test.sm, test.branch].append(test)
+    return {pair: standing(found) for pair, found in pairs.items()}
+
+
 def latest(tests: Iterable[Tested]) -> dict[tuple[str, int], Tested]:
-    """Return the newest test of each compute capability and driver branch."""
-    ordered = sorted(tests, key=lambda test: test.age)
-    return {(test.sm, test.branch): test for test in ordered}
+    """Return the test that counts of each compute capability and driver branch: the newest."""
+    return {pair: found[0] for pair, found in runs(tests).items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

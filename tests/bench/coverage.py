@@ -16,8 +16,8 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING
 
+from curator.compat import moment_of
 from curator.coverage import Grid, Host, Image, Label, Planner, coverage, smallest
-from curator.coverage._evidence import moment_of
 from curator.facts import facts
 from curator.index import SuiteResult
 from curator.oci import sha256

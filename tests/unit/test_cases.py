@@ -32,3 +32,4 @@ def test_the_cases_are_of_every_gate_and_answer_and_each_has_its_source() -> Non
     assert {case.says for case in CASES} == {"yes", "no", "unknown"}
     assert len({case.id for case in CASES}) == len(CASES)
     assert all(case.source.startswith("https://") for case in CASES)
+    assert all(case.gate and case.rule for case in CASES if case.says != "yes")

@@ -61,8 +61,9 @@ def test_the_best_image_is_a_command_to_copy_and_its_reason(curator: Callable[..
     said = curator("resolve", "--driver", "535", "--gpu", "A100", "--framework", "pytorch")
     assert said.code == 0
     assert said.err == ""
-    first, command, reason = said.out.splitlines()[:3]
+    first, command, reason, newer = said.out.splitlines()
     assert first.startswith("pytorch:2.9.1-cuda12.8-py3.12 ")
+    assert newer == "newer pytorch:2.9.1-cuda13.0-py3.12 needs driver >= 580.65.06"
     assert command.startswith(
         "  docker run --rm --gpus all --shm-size 8g registry.example/dl/pytorch:"
     )

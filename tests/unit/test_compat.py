@@ -14,10 +14,12 @@ from curator.compat import (
     Answer,
     accepts_ptx,
     driver,
+    exactly,
     kernel,
     numbers,
     require_arch,
     require_cuda,
+    runtime,
     supported,
 )
 from curator.facts import facts
@@ -157,6 +159,8 @@ def test_more_kernels_never_take_one_away(gpu: str, cubin: set[str], ptx: set[st
         ("11.8", "610.43.02", "450.80.02", "13.3", "yes", "driver-native"),
         ("12.8", "615.1.1", "525.60.13", None, "yes", "driver-floor"),
         ("12.8", "470", "450.80.02", "11.4", "no", "driver-major"),
+        ("10.2", "418.87.01", "410.48", "10.1", "no", "driver-minor"),
+        ("10.1", "440.33.01", "410.48", "10.2", "yes", "driver-native"),
     ],
 )
 def test_a_driver_runs_its_family(
@@ -185,17 +189,23 @@ def test_an_older_driver_does_not_compile_newer_ptx(
 
 
 @pytest.mark.parametrize(
-    ("gpu", "cuda", "last", "says"),
+    ("gpu", "cuda", "first", "last", "says"),
     [
-        ("6.1", "12.9", "12", "yes"),
-        ("6.1", "13.0", "12", "no"),
-        ("7.0", "13.2", "12", "no"),
-        ("3.5", "12.0", "11", "no"),
-        ("7.5", "13.2", None, "yes"),
+        ("6.1", "12.9", "8.0", "12", "yes"),
+        ("6.1", "13.0", "8.0", "12", "no"),
+        ("7.0", "13.2", "9.0", "12", "no"),
+        ("3.5", "12.0", "6.0", "11", "no"),
+        ("7.5", "13.2", "10.0", None, "yes"),
+        ("12.0", "12.8", "12.8", None, "yes"),
+        ("12.0", "12.6.3", "12.8", None, "unknown"),
+        ("10.3", "12.8.1", "12.9", None, "unknown"),
+        ("10.3", "12", "12.9", None, "unknown"),
     ],
 )
-def test_cuda_drops_old_gpus(gpu: str, cuda: str, last: str | None, says: str) -> None:
-    assert supported(gpu, cuda, last_cuda=last).says == says
+def test_cuda_drops_old_gpus_and_does_not_know_newer_ones(
+    gpu: str, cuda: str, first: str, last: str | None, says: str
+) -> None:
+    assert supported(gpu, cuda, first_cuda=first, last_cuda=last).says == says
 
 
 def test_an_answer_names_its_source_and_what_was_compared() -> None:
@@ -218,3 +228,39 @@ def test_desktop_and_tegra_load_none_of_each_others_machine_code(
     gpu: str, cubin: str, says: str
 ) -> None:
     assert kernel(gpu, cubin=(cubin,), ptx=()).says == says
+
+
+@pytest.mark.parametrize(
+    ("requires", "says", "rule"),
+    [
+        ({}, "yes", "runtime-none"),
+        ({"CUDA_VERSION": "12.8.0"}, "no", "runtime-implied"),
+        ({"CUDA_VERSION": "12.8.0", "NVIDIA_REQUIRE_CUDA": ""}, "no", "runtime-implied"),
+        ({"CUDA_VERSION": "12.8.0", "NVIDIA_REQUIRE_CUDA": "cuda>=12.0"}, "yes", "runtime-met"),
+        ({"CUDA_VERSION": "v12.8"}, "no", "runtime-implied"),
+        ({"CUDA_VERSION": "12"}, "yes", "runtime-met"),
+        ({"CUDA_VERSION": "12.2.1-rc.1+build"}, "yes", "runtime-met"),
+        *(({"CUDA_VERSION": it}, "unknown", "runtime-unread")
+          for it in ("cu128", "11.08", "11.4.048", "10.1.243.0", "12.2-rc1", "12.", " 12")),
+        ({"NVIDIA_REQUIRE_FOO": "foo>=1"}, "unknown", "runtime-unread"),
+        ({"NVIDIA_REQUIRE_CUDA": "cuda>=12.0,foo=1"}, "unknown", "runtime-unread"),
+        ({"NVIDIA_REQUIRE_CUDA": "foo=1 cuda>=12.0"}, "unknown", "runtime-unread"),
+        ({"NVIDIA_REQUIRE_CUDA": "cuda>=12.0 foo=1"}, "yes", "runtime-met"),
+        ({"NVIDIA_REQUIRE_CUDA": "cuda>=99,foo=1"}, "no", "runtime-cuda"),
+        ({"NVIDIA_REQUIRE_CUDA": "cuda>=99\tcuda>=12.0"}, "unknown", "runtime-unread"),
+        ({"NVIDIA_REQUIRE_CUDA": "\tcuda>=12.0"}, "unknown", "runtime-unread"),
+        ({"NVIDIA_REQUIRE_CUDA": "CUDA>=99"}, "no", "runtime-cuda"),
+        ({"NVIDIA_REQUIRE_CUDA": "Brand=Tesla"}, "yes", "runtime-met"),
+        ({"NVIDIA_REQUIRE_CUDA": "brand!=TESLA"}, "no", "runtime-brand"),
+        ({"NVIDIA_REQUIRE_X": "cuda>=99", "NVIDIA_DISABLE_REQUIRE": "TRUE"}, "yes", "runtime-off"),
+        ({"NVIDIA_REQUIRE_X": "cuda>=99", "NVIDIA_DISABLE_REQUIRE": "yes"}, "no", "runtime-cuda"),
+        ({"NVIDIA_REQUIRE_JETPACK": "csv-mounts=all"}, "yes", "runtime-none"),
+    ],
+)  # fmt: skip
+def test_the_runtime_is_asked_as_both_of_its_implementations_read_it(
+    requires: dict[str, str], says: str, rule: str
+) -> None:
+    found = runtime(
+        requires, cuda=exactly("12.2"), driver=exactly("535.104.05"), arch="7.0", brands=("tesla",)
+    )
+    assert (found.says, found.rule) == (says, rule)

@@ -107,6 +107,14 @@ def test_a_library_may_need_one_that_stands_later(image: Path) -> None:
     assert (found["outcome"], found["got"]) == ("pass", {"count": 3, "skipped": 0})
 
 
+def test_a_forward_compatibility_package_tells_its_driver(image: Path) -> None:
+    package = image / "usr/local/cuda-12.4/compat"
+    package.mkdir(parents=True)
+    (package / "libcuda.so.1").symlink_to("libcuda.so.550.54.15")
+    (package / "libcuda.so.550.54.15").write_bytes(b"a driver")
+    assert loaded(image)["got"] == {"count": 0, "skipped": 0, "forward": "550.54.15"}
+
+
 def test_what_comes_with_the_host_may_be_missing(image: Path) -> None:
     for missing in ("libcuda.so.1", "libnvidia-ml.so.1", "libibverbs.so.1"):
         write_library(libraries(image) / f"libwants-{missing}", needs=(missing,))

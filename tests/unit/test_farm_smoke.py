@@ -12,6 +12,7 @@ import pytest
 from curator import matrix
 from curator.errors import IntegrityError, ProbeFaultError, RefusedError, TemporaryError
 from curator.farm import _smoke, publish_recorded
+from curator.farm._entry import forward_of
 from curator.farm._smoke import _suitable
 from curator.index import Index
 from curator.oci import Reference, sha256
@@ -283,3 +284,21 @@ def test_a_recorded_report_of_an_image_that_is_not_there_is_refused() -> None:
     with pytest.raises(IntegrityError, match=f"{IMAGE.digest}"):
         publish_recorded(cell, recorded(cell), matrix.load(tiny_tree()), nowhere)  # type: ignore[arg-type]
     assert nowhere.asked == [f"localhost:5000/farm/staging/demo@{IMAGE.digest}"]
+
+
+@pytest.mark.parametrize(
+    ("got", "cuda"),
+    [({"forward": "550.54.15"}, "12.4"), ({"forward": "999.1"}, "13.0"), ({}, None)],
+)
+def test_a_forward_compatibility_package_is_of_the_cuda_that_its_driver_speaks(
+    got: dict[str, str], cuda: str | None
+) -> None:
+    read = Check(
+        name="libraries",
+        outcome=Outcome.PASS,
+        expected={},
+        got={"count": 1, **got},
+        detail="",
+        ms=1,
+    )
+    assert forward_of(replace(recorded(planned()), checks=(read,)), "13.0") == cuda

@@ -161,7 +161,11 @@ def test_a_wish_that_is_no_version_is_refused(version: str) -> None:
 
 def test_misses_are_newer_than_what_runs() -> None:
     found = resolve(published(), host("535.104.05", "A100"), Wishes(framework="pytorch"), FACTS)
-    assert [miss.image.cell for miss in found.misses] == []
+    assert [(miss.image.cell, miss.changes) for miss in found.misses] == [
+        ("pytorch-2.9.1-cuda13.0-py3.12", ("driver >= 580.65.06",)),
+    ]
+    later = resolve(published(), host("580.95.05", "A100"), Wishes(framework="pytorch"), FACTS)
+    assert later.misses == ()
     found = resolve(published(), host("470.256.02", "A100"), Wishes(framework="pytorch"), FACTS)
     assert found.ranked[0].image.version == "2.4.1"
     assert [(miss.image.cell, miss.changes) for miss in found.misses] == [
