@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
+from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +19,7 @@ from tests.images import PYTORCH_124, PYTORCH_128, PYTORCH_130, image, label, pu
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from playwright.sync_api import Browser, Page
@@ -101,6 +103,17 @@ def many(count: int = 2000) -> Catalogue:
     return of(found)
 
 
+def made(known: Catalogue) -> dict[str, str]:
+    """Return the site of an index as texts, by path."""
+    return {path: data.decode() for path, data in site(known, facts()).items()}
+
+
+@cache
+def files_shown() -> Mapping[str, str]:
+    """Return the site of the index that has something of everything."""
+    return made(shown())
+
+
 def write(known: Catalogue, root: Path) -> Path:
     """Write the site of an index into a directory; return its first page."""
     for path, data in site(known, facts()).items():
@@ -142,6 +155,54 @@ def opened(browser: Browser, **options: Any) -> Iterator[Page]:
 def commands(page: Page) -> list[str]:
     """Return the commands that a page answers with."""
     return page.locator("#answer .command code").all_inner_texts()
+
+
+class Parsed(HTMLParser):
+    """What a test looks at in a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[tuple[str, str]] = []
+        self.text = ""
+        self.cells: list[list[str]] = []
+        self._inside: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.append((tag, found))
+        self.links += [value for name in ("href", "src") if (value := found.get(name))]
+        self.ids += [value] if (value := found.get("id")) else []
+        self._inside.append(tag)
+        if tag == "script":
+            self.scripts.append((found.get("type") or "", ""))
+        if tag == "tr":
+            self.cells.append([])
+        if tag in {"td", "th"}:
+            self.cells[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._inside and self._inside.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "script" in self._inside:
+            kind, text = self.scripts[-1]
+            self.scripts[-1] = kind, text + data
+        else:
+            self.text += data
+        if {"td", "th"} & set(self._inside):
+            self.cells[-1][-1] += data
+
+
+def row(text: str, start: str) -> list[str]:
+    """Return the cells of the first row that starts with a text, squeezed."""
+    rows = [[" ".join(cell.split()) for cell in cells] for cells in Parsed(text).cells]
+    return next(cells for cells in rows if cells and cells[0].startswith(start))
 
 
 # Invented indexes and hosts: what every rule has to be asked about, and nonsense in between.

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Final
 
 from curator.index import minor_of
 from curator.page._evidence import word_of
+from curator.page._machines import Machines
 from curator.page._names import COMMAND, anchor, day, evidence_page, framework_page, image_page
-from curator.resolve import PLATFORMS, Gpu, Host, Judge, latest
+from curator.resolve import latest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from curator.facts import Capability, Facts
+    from curator.facts import Facts
     from curator.page._evidence import Word
-    from curator.resolve import Catalogue, Image, Judgement, Label, Tested
+    from curator.page._machines import Machine
+    from curator.resolve import Catalogue, Image, Tested
 
 _MEGA: Final = 1_000_000
-_ARCHITECTURES: Final = {platform: name for name, platform in PLATFORMS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,25 +66,12 @@ class Test:
         return day(self.test.at)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """GPUs of a compute capability: which drivers the rules let run the image, or why none."""
-
-    sm: str
-    architecture: str
-    says: str
-    drivers: str
-    loads: str
-
-
 class View:
     """Looks at images for their pages; what images have in common is looked at once."""
 
     def __init__(self, known: Catalogue, images: Iterable[Image], facts: Facts) -> None:
-        self._known, self._facts = known, facts
-        self._machines: dict[Label, tuple[Machine, ...]] = {}
-        self._judges: dict[tuple[str, str, int], Judge] = {}
-        self._branches = tuple(branch.number for branch in facts.gpus.branches)
+        self._known = known
+        self._machines = Machines(facts)
         self._cells: dict[str, list[Image]] = {}
         for image in images:
             self._cells.setdefault(image.cell, []).append(image)
@@ -143,49 +131,9 @@ class View:
             Test(test=test, evidence=evidence_page(test), speed=_speed(test)) for test in found
         )
 
-    def machines(self, label: Label) -> tuple[Machine, ...]:
-        """Return what the rules say of each compute capability that there are facts about."""
-        if label not in self._machines:
-            architecture = _ARCHITECTURES.get(label.platforms[0], "x86_64")
-            self._machines[label] = tuple(
-                self._machine(label, found, architecture) for found in self._facts.gpus.capabilities
-            )
-        return self._machines[label]
-
-    def _judge(self, sm: str, architecture: str, branch: int) -> Judge:
-        key = sm, architecture, branch
-        if key not in self._judges:
-            host = Host(driver=str(branch), gpus=(Gpu(sm=sm),), architecture=architecture)
-            self._judges[key] = Judge(host, self._facts)
-        return self._judges[key]
-
-    def _machine(self, label: Label, about: Capability, architecture: str) -> Machine:
-        found = {
-            branch: self._judge(about.sm, architecture, branch).label(label)
-            for branch in self._branches
-        }
-        good = [branch for branch, one in found.items() if one.says == "yes"]
-        unsure = [one for one in found.values() if one.says == "unknown"]
-        says, drivers = "no", ""
-        if good:
-            says, drivers = "yes", _range(good, self._branches[-1])
-        elif unsure:
-            says, drivers = "unknown", _reason(unsure[-1])
-        else:
-            drivers = _reason(self._fairest(about, found))
-        return Machine(
-            sm=about.sm,
-            architecture=about.architecture,
-            says=says,
-            drivers=drivers,
-            loads=_loads(found[good[0]]) if good else "",
-        )
-
-    @staticmethod
-    def _fairest(about: Capability, found: dict[int, Judgement]) -> Judgement:
-        """Return the judgement of the newest driver that knows the GPU."""
-        branches = [branch for branch in found if about.has(branch)]
-        return found[max(branches or found)]
+    def machines(self, image: Image) -> tuple[Machine, ...]:
+        """Return where an image runs, by compute capability."""
+        return self._machines.of(image)
 
 
 def megabytes(size: int) -> str:
@@ -195,17 +143,3 @@ def megabytes(size: int) -> str:
 
 def _speed(test: Tested) -> str:
     return ", ".join(f"{name} {rate:,}" for name, rate in sorted(test.speed.items()))
-
-
-def _range(branches: Sequence[int], newest: int) -> str:
-    low, high = min(branches), max(branches)
-    return f"driver {low} or later" if high == newest else f"driver {low} to {high}"
-
-
-def _reason(judgement: Judgement) -> str:
-    gates = [gate for gate in judgement.gates if gate.answer.says == judgement.says]
-    return gates[-1].answer.text if gates else ""
-
-
-def _loads(judgement: Judgement) -> str:
-    return next((gate.answer.loads for gate in judgement.gates if gate.answer.loads), "") or ""
