@@ -70,6 +70,7 @@ def shown() -> Catalogue:
             image("cupy", "14.2.0", label("13.0", None), python="3.11"),
             image("jax", "0.8.1", label("12.9", PYTORCH_128, forward="12.9"), size=1_200_000_000),
             image("jax", "0.8.1", cu130),
+            image("numba-cuda", "0.30.4", cu130, tests=(*h200, *failed), state="active"),
         ]
     )  # fmt: skip
 

@@ -39,6 +39,7 @@ def _listed(image: Image) -> Listed:
         "status": {"state": image.state},
         "stack": {"version": image.version, "cuda": image.label.cuda},
         "published": image.published,
+        "tests": [{"suite": "gpu", **test.to_json()} for test in image.tests],
     }
     return Listed(image.id, "", value)
 

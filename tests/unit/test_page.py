@@ -9,7 +9,7 @@ import re
 import time
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree as ET
 
@@ -23,6 +23,9 @@ from curator.page import embedded, facts_of, site
 from curator.resolve import Catalogue
 from tests.images import PYTORCH_128, image, label, published, ran
 from tests.pages import Parsed, files_shown, made, many, of, row, shown, told
+
+if TYPE_CHECKING:
+    from curator.resolve import Tested
 
 FACTS = facts()
 HOSTILE = "</script><script>alert(1)</script> & \"x\" 'y' <img src=x onerror=alert(1)> {{ 7*7 }}"
@@ -152,6 +155,7 @@ def test_the_grid_has_a_word_and_a_sign_in_each_cell() -> None:
     ]
 
     grid = {name: row(text, name) for name in ("pytorch 2.8", "pytorch 2.10", "cupy 14.2")}
+    assert "± tested, failed on sm 8.0" in row(text, "numba-cuda 0.30")[1]
     assert "✕ failed" in grid["pytorch 2.8"][3]
     assert "⊘ yanked" in grid["pytorch 2.8"][4]
     assert "● tested" in grid["pytorch 2.10"][1]
@@ -171,6 +175,47 @@ def test_a_cell_of_several_images_links_to_their_list_and_of_one_to_its_page() -
     assert links["pytorch 2.9, CUDA 12.8: tested"] == several
     yanked = "image/pytorch-2.8.0-cuda12.6-py3.12-000000000000.html"
     assert links["pytorch 2.8, CUDA 12.6: yanked"] == yanked
+
+
+A100, A100_580 = ran("A100", "535.216.01"), ran("A100", "580.95.05")
+H200 = ran("H200", "580.95.05")
+
+
+def failed(test: Tested) -> Tested:
+    return replace(test, verdict="fail", at="2026-11-23T10:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("tests", "word"),
+    [
+        ((A100, H200), "● tested"),
+        ((A100, failed(H200)), "± tested, failed on sm 9.0"),
+        ((A100, failed(A100_580)), "± tested, failed on sm 8.0 with driver 580"),
+        ((failed(A100), failed(H200)), "✕ failed"),
+        ((A100, failed(A100)), "✕ failed"),
+        ((failed(A100), replace(A100, at="2026-11-24T10:00:00Z")), "● tested"),
+        (
+            (H200, *(replace(failed(A100), sm=sm) for sm in ("7.0", "7.5", "8.0"))),
+            "± tested, failed on sm 7.0, sm 7.5 and 1 more",
+        ),
+    ],
+)
+def test_tests_of_several_gpus_come_to_one_word_everywhere(
+    tests: tuple[Tested, ...], word: str
+) -> None:
+    one = image("x", "1", label("12.8", PYTORCH_128), tests=tests, state="active")
+    files = made(of([one]))
+    assert word in row(files["index.html"], "x 1")[1]
+    assert row(files["framework/x.html"], one.name)[3] == word
+    assert word in " ".join(Parsed(files[f"image/{one.id}.html"]).text.split())
+    assert f"| {word[2:]} |" in files["images.md"]
+    told = word[2:] if "failed" in word else "tested on a GPU"
+    assert told in files["badge/x.svg"]
+
+
+def test_what_an_audit_set_aside_is_not_called_failed() -> None:
+    one = image("x", "1", label("12.8", PYTORCH_128), tests=(A100,), state="quarantined")
+    assert "⊘ quarantined" in row(made(of([one]))["index.html"], "x 1")[1]
 
 
 def hostile() -> Catalogue:

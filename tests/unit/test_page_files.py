@@ -27,6 +27,7 @@ def shields(images: list[Image], name: str) -> dict[str, Any]:
                 "status": {"state": one.state},
                 "stack": {"version": one.version, "cuda": one.label.cuda},
                 "published": one.published,
+                "tests": [{"suite": "gpu", **test.to_json()} for test in one.tests],
             },
         )
         for one in images
@@ -45,6 +46,7 @@ def test_a_badge_says_what_the_badge_in_the_store_says() -> None:
         assert picture.attrib["aria-label"] == f"{said['label']}: {said['message']}"
         texts = [one.text for one in picture.iter("{http://www.w3.org/2000/svg}text")]
         assert texts == [said["label"], said["message"]]
+    assert "tested, failed on sm 8.0" in files["badge/numba-cuda.svg"]
     yanked = of([replace(one, state="yanked") for one in known.images])
     assert "no image" in made(yanked)["badge/jax.svg"]
 
