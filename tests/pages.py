@@ -68,6 +68,8 @@ def shown() -> Catalogue:
             image("pytorch", "2.8.0", cu128, state="quarantined", reason="test failed",
                   tests=failed, tags=()),
             image("cupy", "14.2.0", label("13.0", None), python="3.11"),
+            image("cupy", "14.2.0", label("12.9", PYTORCH_128), repository="candidate/cupy",
+                  id="cupy-14.2.0-cuda12.9-py3.12-bbbbbbbbbbbb", digest=sha256(b"candidate")),
             image("jax", "0.8.1", label("12.9", PYTORCH_128, forward="12.9"), size=1_200_000_000),
             image("jax", "0.8.1", cu130),
             image("numba-cuda", "0.30.4", cu130, tests=(*h200, *failed), state="active"),

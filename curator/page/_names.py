@@ -28,7 +28,7 @@ def refuse_strange(known: Catalogue, images: Iterable[Image]) -> None:
         IntegrityError: there is one.
     """
     for image in images:
-        for name in (image.id, image.framework):
+        for name in (image.id, image.framework, *image.repository.split("/")):
             if not _NAME.fullmatch(name):
                 raise IntegrityError(f"{name!r} is no name that a page can have")
         for reference in (known.reference(image), *image.tags, *image.moving):
@@ -44,6 +44,11 @@ def image_page(image: Image) -> str:
 def framework_page(name: str) -> str:
     """Return the path of a framework's page."""
     return f"framework/{name}.html"
+
+
+def renovate_file(repository: str) -> str:
+    """Return the path of a repository's releases: digests of one repository are in no other."""
+    return f"renovate/{repository}.json"
 
 
 def anchor(image: Image) -> str:

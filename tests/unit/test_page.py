@@ -58,7 +58,7 @@ def test_there_is_a_page_for_each_image_and_files_for_each_framework() -> None:
         *(f"image/{one.id}.html" for one in known.images),
         *(f"framework/{name}.html" for name in names),
         *(f"badge/{name}.svg" for name in names),
-        *(f"renovate/{name}.json" for name in names),
+        *(f"renovate/{one.repository}.json" for one in known.images),
     }
 
 
@@ -267,6 +267,7 @@ def test_the_data_in_the_page_is_what_it_was() -> None:
         {"framework": 'x"onload=1'},
         {"framework": ".."},
         {"repository": "x; rm -rf /"},
+        {"repository": "x/../../y"},
         {"digest": "sha256:$(id)"},
         {"tags": ("a b",)},
         {"moving": ("`id`",)},

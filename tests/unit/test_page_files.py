@@ -78,6 +78,20 @@ def test_renovate_gets_the_tags_that_move_with_their_digests() -> None:
     assert json.loads(made(old)["renovate/x.json"])["releases"][0]["isDeprecated"] is True
 
 
+def test_renovate_gets_of_a_repository_what_can_be_pulled_from_it() -> None:
+    known, files = shown(), files_shown()
+    of_both = [one for one in known.images if one.version == "14.2.0" and one.label.cuda == "12.9"]
+    assert {one.repository for one in of_both} == {"cupy", "candidate/cupy"}
+    for one in known.images:
+        releases = json.loads(files[f"renovate/{one.repository}.json"])["releases"]
+        own = {other.digest for other in known.images if other.repository == one.repository}
+        assert {release["digest"] for release in releases} <= own
+        versions = [release["version"] for release in releases]
+        assert len(set(versions)) == len(versions)
+    link = '<a href="../renovate/candidate/cupy.json">candidate/cupy</a>'
+    assert link in files["framework/cupy.html"]
+
+
 def test_the_table_in_markdown_has_a_row_for_each_image_on_offer() -> None:
     known = shown()
     lines = files_shown()["images.md"].splitlines()
