@@ -273,28 +273,44 @@ def recent_of(tips: Iterable[Tip]) -> Iterator[Recent]:
 
 
 def feed(store: str, registry: str, recent: Sequence[Recent]) -> bytes:
-    """Return the last changes as an Atom feed, the newest first."""
+    """Return the last changes as an Atom feed, the newest first.
+
+    Links are relative to the feed: the page of each image stands beside the documents.
+
+    Source: RFC 4287, 4.1.1 and 4.1.2.
+    """
     root = ET.Element("feed", xmlns=ATOM)
     _add(root, "id", f"urn:uuid:{store}")
     _add(root, "title", f"Images of {registry}")
     _add(root, "updated", recent[-1].at if recent else "1970-01-01T00:00:00Z")
+    _link(root, "self", "feed.xml", "application/atom+xml")
+    _link(root, "alternate", "../index.html", "text/html")
     _add(ET.SubElement(root, "author"), "name", "curator")
     for change in reversed(recent):
-        entry = ET.SubElement(root, "entry")
-        name = hex_of(sha256(f"{store} {change.gen} {change.entry}".encode()))
-        _add(entry, "id", f"urn:sha256:{name}")
-        _add(entry, "title", f"{change.entry}: {change.state}")
-        _add(entry, "updated", change.at)
-        where = f"{registry}/{change.repository}"
-        tag = f" as {where}:{change.tag}" if change.tag else ""
-        _add(entry, "summary", f"{where}@{change.digest}{tag}")
+        _add_change(root, store, registry, change)
     ET.indent(root)
     data: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return data + b"\n"
 
 
+def _add_change(root: ET.Element, store: str, registry: str, change: Recent) -> None:
+    entry = ET.SubElement(root, "entry")
+    name = hex_of(sha256(f"{store} {change.gen} {change.entry}".encode()))
+    _add(entry, "id", f"urn:sha256:{name}")
+    _add(entry, "title", f"{change.entry}: {change.state}")
+    _add(entry, "updated", change.at)
+    _link(entry, "alternate", f"../image/{change.entry}.html", "text/html")
+    where = f"{registry}/{change.repository}"
+    tag = f" as {where}:{change.tag}" if change.tag else ""
+    _add(entry, "summary", f"{where}@{change.digest}{tag}")
+
+
 def _add(parent: ET.Element, name: str, text: str) -> None:
     ET.SubElement(parent, name).text = text
+
+
+def _link(parent: ET.Element, rel: str, href: str, kind: str) -> None:
+    ET.SubElement(parent, "link", rel=rel, href=href, type=kind)
 
 
 @cache

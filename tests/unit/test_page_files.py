@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
 from xml.etree import ElementTree as ET
 
 from curator import derived
@@ -13,7 +14,7 @@ from tests.images import PYTORCH_128, image, label
 from tests.pages import files_shown, made, of, shown
 
 if TYPE_CHECKING:
-    from curator.resolve import Image
+    from curator.resolve import Catalogue, Image
 
 
 def shields(images: list[Image], name: str) -> dict[str, Any]:
@@ -100,3 +101,68 @@ def test_the_table_in_markdown_has_a_row_for_each_image_on_offer() -> None:
     assert len(rows) == len(offered) + 2
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {7}
     assert "Generation 12, 2026-11-21T09:30:00Z." in lines
+
+
+ATOM = "{http://www.w3.org/2005/Atom}"
+DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+
+
+def one_text(parent: ET.Element, name: str) -> str:
+    """Return the text of an element that has to be there once."""
+    (found,) = parent.findall(ATOM + name)
+    assert found.text
+    return found.text
+
+
+def links(parent: ET.Element) -> dict[str, str]:
+    """Return relation -> address; of a relation there is one of a type (RFC 4287, 4.1.1)."""
+    found = [link.attrib for link in parent.findall(ATOM + "link")]
+    kinds = [(link.get("rel", "alternate"), link.get("type")) for link in found]
+    assert len(kinds) == len(set(kinds))
+    return {link.get("rel", "alternate"): link["href"] for link in found}
+
+
+def recent(known: Catalogue) -> list[derived.Recent]:
+    """Return a change for each image, as a generation tells it."""
+    fields: list[dict[str, Any]] = [
+        {
+            "entry": one.id,
+            "digest": one.digest,
+            "repository": one.repository,
+            "state": one.state,
+            "tag": next(iter(one.tags), None),
+        }
+        for one in known.images
+    ]
+    return [
+        derived.Recent(gen=number, at=f"2026-11-{number:02}T10:00:00Z", **change)
+        for number, change in enumerate(fields, 1)
+    ]
+
+
+def test_the_feed_has_what_atom_says_that_feeds_and_entries_must_have() -> None:
+    known, files = shown(), files_shown()
+    changes = recent(known)
+    data = derived.feed("11111111-1111-4111-8111-111111111111", "r.example/dl", changes)
+    root = ET.fromstring(data)  # noqa: S314 - our own text
+    entries = root.findall(ATOM + "entry")
+    assert root.tag == f"{ATOM}feed"
+    for element in (root, *entries):
+        assert urlsplit(one_text(element, "id")).scheme
+        assert one_text(element, "title")
+        assert DATE.fullmatch(one_text(element, "updated"))
+    assert root.find(f"{ATOM}author/{ATOM}name") is not None
+    assert len({one_text(entry, "id") for entry in entries}) == len(entries) == len(changes)
+    place = "https://images.example/index/v1/feed.xml"
+    assert urljoin(place, links(root)["self"]) == place
+    assert urljoin(place, links(root)["alternate"]) == "https://images.example/index/index.html"
+    for entry, change in zip(entries, reversed(changes), strict=True):
+        target = urljoin(place, links(entry)["alternate"])
+        assert target == f"https://images.example/index/image/{change.entry}.html"
+        assert target.removeprefix("https://images.example/index/") in files
+
+
+def test_a_feed_of_nothing_is_one_too() -> None:
+    root = ET.fromstring(derived.feed("1-2", "r", []))  # noqa: S314 - our own text
+    assert links(root).keys() == {"self", "alternate"}
+    assert DATE.fullmatch(one_text(root, "updated"))
