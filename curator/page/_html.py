@@ -33,6 +33,7 @@ SELECTOR: Final = (
     "compat.js",
     "rules.js",
     "words.js",
+    "answers.js",
     "selector.js",
 )
 _ESCAPES: Final = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
