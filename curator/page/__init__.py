@@ -23,7 +23,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 from packaging.version import Version
 
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
     from curator.facts import Facts
     from curator.resolve import Catalogue, Image
 
-__all__ = ["embedded", "facts_of", "site"]
+__all__ = ["embedded", "facts_of", "linked", "site"]
+
+_DOCUMENT: Final = re.compile(r'href="(?:\.\./)*(v1/[^"#?]+)"')
 
 
 def site(known: Catalogue, facts: Facts) -> Mapping[str, bytes]:
@@ -72,6 +75,12 @@ def site(known: Catalogue, facts: Facts) -> Mapping[str, bytes]:
             "image.html.j2", root="../", known=known, image=image, word=word_of(image), view=view
         )
     return {path: texts[path].encode() for path in sorted(texts)}
+
+
+def linked(files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Return the paths of the index's documents that a site's pages lead to."""
+    pages = (data.decode() for path, data in files.items() if path.endswith(".html"))
+    return tuple(sorted({path for page in pages for path in _DOCUMENT.findall(page)}))
 
 
 def _index(known: Catalogue, facts: Facts, view: View, images: Sequence[Image]) -> str:
