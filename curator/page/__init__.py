@@ -12,7 +12,7 @@
 
     index.html                 the selector, the grid framework x CUDA, the frameworks
     framework/<name>.html      every image of a framework
-    image/<id>.html            an image: its tests, where it runs, versions, tags and state
+    image/<id>.html            an image: its tests, where it runs, packages, names, sizes
     badge/<name>.svg           the newest image, as a picture
     renovate/<repository>.json tags and digests for Renovate's custom datasource
     images.md                  every image as a Markdown table

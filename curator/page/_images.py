@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from curator.index import minor_of
 from curator.page._evidence import word_of
 from curator.page._machines import Machines
-from curator.page._names import COMMAND, anchor, day, evidence_page, framework_page, image_page
+from curator.page._names import COMMAND, anchor, day, evidence_file, framework_page, image_page
+from curator.page._sizes import family, history, megabytes
 from curator.resolve import latest
 
 if TYPE_CHECKING:
@@ -18,9 +19,8 @@ if TYPE_CHECKING:
     from curator.facts import Facts
     from curator.page._evidence import Word
     from curator.page._machines import Machine
+    from curator.page._sizes import Size
     from curator.resolve import Catalogue, Image, Tested
-
-_MEGA: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +73,10 @@ class View:
         self._known = known
         self._machines = Machines(facts)
         self._cells: dict[str, list[Image]] = {}
+        self._families: dict[tuple[str, str, str], list[Image]] = {}
         for image in images:
             self._cells.setdefault(image.cell, []).append(image)
+            self._families.setdefault(family(image), []).append(image)
 
     def listed(self, image: Image, *, anchor: str | None = None) -> Listed:
         """Return an image's line."""
@@ -107,6 +109,14 @@ class View:
         found = self._cells[image.cell]
         return tuple(map(self.listed, found)) if len(found) > 1 else ()
 
+    def sizes(self, image: Image) -> tuple[Size, ...]:
+        """Return how its size came about."""
+        return history(image, self._families[family(image)])
+
+    def contents(self, image: Image) -> str | None:
+        """Return the path of the report that read what is in it."""
+        return evidence_file(image.contents)
+
     def reference(self, image: Image) -> str:
         """Return what to pull."""
         return self._known.reference(image)
@@ -128,17 +138,13 @@ class View:
         """Return an image's GPU tests, the newest first; of the same kind of host the last."""
         found = sorted(latest(image.tests).values(), key=lambda test: test.age, reverse=True)
         return tuple(
-            Test(test=test, evidence=evidence_page(test), speed=_speed(test)) for test in found
+            Test(test=test, evidence=evidence_file(test.evidence), speed=_speed(test))
+            for test in found
         )
 
     def machines(self, image: Image) -> tuple[Machine, ...]:
         """Return where an image runs, by compute capability."""
         return self._machines.of(image)
-
-
-def megabytes(size: int) -> str:
-    """Return a size to read."""
-    return f"{size / _MEGA:,.0f} MB" if size else ""
 
 
 def _speed(test: Tested) -> str:

@@ -13,7 +13,7 @@ from curator.resolve import RUN
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from curator.resolve import Catalogue, Image, Tested
+    from curator.resolve import Catalogue, Image
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._+-]{0,199}")
 _REFERENCE: Final = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:/@\[\]-]*")
@@ -56,10 +56,9 @@ def anchor(image: Image) -> str:
     return f"{minor_of(image.version)}-cuda{image.label.cuda}"
 
 
-def evidence_page(test: Tested) -> str | None:
-    """Return the path of a test's report in the store; None if there is none to be named."""
-    found = test.evidence
-    return evidence_path(Digest(found)) if found and _DIGEST.fullmatch(found) else None
+def evidence_file(digest: str | None) -> str | None:
+    """Return the path of a report in the store; None if there is none to be named."""
+    return evidence_path(Digest(digest)) if digest and _DIGEST.fullmatch(digest) else None
 
 
 def day(time: str | None) -> str:

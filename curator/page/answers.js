@@ -57,15 +57,6 @@ const answers = (facts, run) => {
     return quiet(`Tested ${day} on ${ran(test)}; follows by rule for driver ${host.driver}.`);
   }
 
-  // The tests of an image that failed, and that no later one on such a host made good.
-  function failures(image) {
-    const newest = new Map();
-    for (const test of [...image.tests].sort((one, other) => (one.at < other.at ? -1 : 1))) {
-      newest.set(`${test.sm} ${test.driver.split(".")[0]}`, test);
-    }
-    return [...newest.values()].filter((test) => test.verdict === "fail");
-  }
-
   const sure = (judgement) =>
     judgement.confidence === "rule" ? word("follows", "◐", "follows") : word("tested", "●", "tested");
 
@@ -97,7 +88,6 @@ const answers = (facts, run) => {
       command(image),
       element("p", {}, `Why: ${rules.why(judgement, facts)}.`),
       confidence(judgement, host),
-      ...failures(image).map((test) => quiet(`Failed ${test.at.slice(0, 10)} on ${ran(test)}.`)),
       grounds(judgement),
     );
   }

@@ -45,6 +45,7 @@ _CODED: Final = (
     "cudnn",
     "reason",
     "replaced_by",
+    "contents",
 )
 _PLAIN: Final = ("id", "cell", "digest", "size", "tags", "moving", "published")
 _TEST_CODED: Final = ("sm", "driver", "verdict", "gpu")
@@ -290,6 +291,7 @@ def _of(entry: Entry, moving: Mapping[tuple[str, str], Sequence[str]]) -> Image:
         replaced_by=entry.status.replaced_by,
         published=entry.published,
         cudnn=stack.cudnn,
+        contents=_contents(entry),
         tests=tuple(
             Tested(
                 sm=test.sm,
@@ -305,3 +307,9 @@ def _of(entry: Entry, moving: Mapping[tuple[str, str], Sequence[str]]) -> Image:
             if test.sm and test.driver and _DRIVER.fullmatch(test.driver)
         ),
     )
+
+
+def _contents(entry: Entry) -> str | None:
+    """Return the digest of the newest report on what is in an image."""
+    tests = [test for test in entry.tests if test.suite == "contents"]
+    return max(tests, key=lambda test: test.at.rstrip("Z")).evidence if tests else None

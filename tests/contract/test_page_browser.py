@@ -133,14 +133,6 @@ def test_an_answer_names_every_rule_and_its_source_by_keyboard(
         assert match.judgement.first.answer.source in table
 
 
-def test_a_failed_test_elsewhere_is_told_with_the_answer(page: Page) -> None:
-    ask(page, "610", "A100", Framework="numba-cuda")
-    assert (
-        "Failed 2026-11-22 on A100 (sm_80), driver 580.65.06."
-        in page.locator("#answer article").inner_text()
-    )
-
-
 def test_more_frameworks_than_have_place_are_named_and_linked(
     browser: Browser, tmp_path: Path
 ) -> None:

@@ -54,7 +54,7 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     farm = Farm(tmp_path / "farm")
-    farm.publish(on_a_gpu(farm.change()), on_a_gpu(farm.change("14.1.1")))
+    farm.publish(on_a_gpu(farm.change()), on_a_gpu(farm.change("14.1.1")), farm.change("14.0.1"))
     return tmp_path / "farm/store"
 
 
@@ -101,7 +101,10 @@ def dead_links(root: Path) -> set[str]:
 def test_a_page_that_is_written_elsewhere_has_all_that_it_links(place: str, tmp_path: Path) -> None:
     assert curator("page", "-o", "site", "--index", place) == 0
     assert dead_links(tmp_path / "site") == set()
-    assert list((tmp_path / "site/v1/evidence").iterdir())
+    for page in (tmp_path / "site/image").iterdir():
+        assert re.search(
+            r'href="\.\./v1/evidence/[0-9a-f]{64}\.json">report on the', page.read_text()
+        )
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "site").rglob("*.*")}
     Quiet.asked.clear()
     assert curator("page", "-o", "site", "--index", place) == 0

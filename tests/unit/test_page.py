@@ -64,13 +64,14 @@ def test_there_is_a_page_for_each_image_and_files_for_each_framework() -> None:
 
 def in_store(known: Catalogue) -> set[str]:
     """Return the documents that stand in a store beside the site."""
-    tests = [test for one in known.images for test in one.tests]
+    reports = [one.contents for one in known.images]
+    reports += [test.evidence for one in known.images for test in one.tests]
     return {
         *("v1/index.json", "v1/head.json", "v1/feed.xml"),
         *derived.schemas(),
         *(derived.framework_path(one.framework) for one in known.images),
         *(derived.badge_path(one.framework) for one in known.images),
-        *(f"v1/evidence/{test.evidence[7:]}.json" for test in tests if test.evidence),
+        *(f"v1/evidence/{report[7:]}.json" for report in reports if report),
     }
 
 

@@ -13,6 +13,8 @@ from tests.images import PYTORCH_128, PYTORCH_130, image, label, ran
 from tests.pages import Parsed, files_shown, invented_image, made, of, row, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from curator.resolve import Image
 
 FACTS = facts()
@@ -122,10 +124,10 @@ def test_what_is_not_known_of_some_drivers_is_told_beside_what_is() -> None:
 def test_a_failed_test_takes_its_drivers_out_and_a_pass_puts_them_in() -> None:
     known = label("12.8", PYTORCH_128)
     failed = image("x", "1", known, tests=(ran("A100", "535.216.01", verdict="fail"),))
-    assert machines(failed)["8.0"] == [
-        "✓ yes: driver 525.60.13 to 530; 545 or later",
-        "✕ no: driver 535: failed its test on A100 with driver 535.216.01, 2026-11-22",
-    ]
+    answers = machines(failed)["8.0"]
+    told = "✕ no: driver 535: failed its test on A100 with driver 535.216.01, 2026-11-22"
+    assert told in answers
+    assert 535 not in drivers(answers, "✓ yes") | drivers(answers, "? not known")
     assert machines(failed)["9.0"] == ["✓ yes: driver 525.60.13 or later"]
     again = ran("A100", "535.230.02", at="2026-11-23T10:00:00Z")
     mended = replace(failed, tests=(*failed.tests, again))
@@ -162,3 +164,45 @@ def test_builds_of_one_cell_are_listed_with_each_other() -> None:
     text = files["image/pytorch-2.9.1-cuda12.8-py3.12-aaaaaaaaaaaa.html"]
     assert "Every build of pytorch-2.9.1-cuda12.8-py3.12" in text
     assert "../image/pytorch-2.9.1-cuda12.8-py3.12-000000000000.html" in Parsed(text).links
+
+
+def test_an_image_page_leads_to_its_packages_and_its_entry() -> None:
+    known = shown()
+    one = next(one for one in known.images if one.contents)
+    page = Parsed(files_shown()[f"image/{one.id}.html"])
+    assert one.contents
+    assert f"../v1/evidence/{one.contents[7:]}.json" in page.links
+    assert f"../v1/framework/{one.framework}.json" in page.links
+    strange = replace(one, contents="../../etc/passwd")
+    assert "Packages" not in made(of([strange]))[f"image/{one.id}.html"]
+
+
+def sizes(files: Mapping[str, str], one: Image) -> list[list[str]]:
+    """Return the rows of an image's table of sizes."""
+    table = files[f"image/{one.id}.html"].partition('id="sizes"')[2].partition("</table>")[0]
+    return [[" ".join(cell.split()) for cell in cells] for cells in Parsed(table).cells[1:]]
+
+
+def test_an_image_page_tells_the_sizes_of_the_versions_before() -> None:
+    known = label("13.0", PYTORCH_130)
+    built = [
+        image("x", version, known, size=size * 1_000_000, published=f"2026-{month}-01T10:00:00Z",
+              id=f"x-{version}-{month}")
+        for version, size, month in (
+            ("2.8.0", 4000, "01"), ("2.9.0", 5000, "02"), ("2.9.0", 4400, "03"),
+            ("2.10.0", 4411, "04"), ("2.9.1", 0, "05"), ("2.11.0", 2000, "06"),
+        )
+    ]  # fmt: skip
+    other = image(
+        "x", "2.9.5", label("12.8", PYTORCH_128), size=9, published="2026-01-01T10:00:00Z"
+    )
+    files = made(of([*built, other]))
+    assert sizes(files, built[3]) == [
+        ["2.10.0 (this one)", "4,411 MB", "same", "2026-04-01"],
+        ["2.9.0", "4,400 MB", "+10 %", "2026-03-01"],
+        ["2.8.0", "4,000 MB", "", "2026-01-01"],
+    ]
+    assert sizes(files, built[5])[0] == ["2.11.0 (this one)", "2,000 MB", "-55 %", "2026-06-01"]
+    assert [sizes(files, one) for one in (built[0], built[4], other)] == [[], [], []]
+    without = made(of([*built[:5], other]))
+    assert all(files[path] == text for path, text in without.items() if "image/" in path)
