@@ -8,6 +8,7 @@ import json
 import re
 import time
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -301,6 +302,28 @@ def test_two_thousand_images_are_a_page_of_a_megabyte_and_made_in_seconds() -> N
     assert time.perf_counter() - began < 30
     assert len(files["index.html"]) < 1_200_000
     assert max(len(data) for path, data in files.items() if path.startswith("image/")) < 20_000
+
+
+def scripts_of_the_package() -> dict[str, str]:
+    """Return the scripts as they are written, by name."""
+    folder = files("curator.page")
+    return {one.name: one.read_text() for one in folder.iterdir() if one.name.endswith(".js")}
+
+
+def test_the_script_of_a_page_has_no_comments_and_all_of_the_code() -> None:
+    scripts = scripts_of_the_package()
+    for name, text in scripts.items():
+        for number, line in enumerate(text.splitlines(), 1):
+            assert line.count("`") % 2 == 0, f"{name}:{number}: a text over several lines"
+            assert "/*" not in line, f"{name}:{number}: a comment over several lines"
+    page = Parsed(files_shown()["index.html"])
+    (inlined,) = [text for kind, text in page.scripts if not kind]
+    lines = inlined.splitlines()
+    assert not [line for line in lines if line.startswith(("//", " "))]
+    written = [line.strip() for text in scripts.values() for line in text.splitlines()]
+    left = [line for line in written if line and not line.startswith("//")]
+    assert sorted(left) == sorted(filter(None, lines))
+    assert len(inlined) < 0.85 * sum(map(len, scripts.values()))
 
 
 def test_the_data_for_the_selector_leaves_out_what_it_does_not_show() -> None:
