@@ -5,8 +5,6 @@ from __future__ import annotations
 import mimetypes
 import os
 import re
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -125,6 +123,8 @@ def _write_documents(
 
 def _serve(console: Console, files: Mapping[str, bytes], place: str, port: int) -> None:
     """Serve the site, and below it the documents of the index, wherever that is."""
+    from http import HTTPStatus  # noqa: PLC0415 - 18 ms
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer  # noqa: PLC0415
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
