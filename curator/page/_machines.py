@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from curator.resolve import PLATFORMS, Gpu, Host, Judge, latest
+from curator.resolve import PLATFORMS, Gpu, Host, Judge
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -55,7 +55,7 @@ class Machines:
         """Return a machine for each compute capability with facts, and each that ran the image."""
         label, known = image.label, self._rules(image.label)
         tests: dict[str, list[Tested]] = {}
-        for test in latest(image.tests).values():
+        for test in image.tests:
             tests.setdefault(test.sm, []).append(test)
         return tuple(
             self._machine(label, sm, tests[sm]) if sm in tests else known[sm]
