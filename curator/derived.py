@@ -53,6 +53,8 @@ FEED_PATH: Final = "v1/feed.xml"
 # A file of everything has about 2.5 kB for each entry, and readers take 8 MiB.
 MAX_ENTRIES: Final = 2000
 MAX_CHANGES: Final = 50
+# Of the kinds of GPU on which an image failed, so many are named; its page names all.
+MAX_TOLD: Final = 2
 SCHEMA: Final = "https://json-schema.org/draft/2020-12/schema"
 MODELS: Final[Mapping[str, type[Model]]] = {
     "config": Config,
@@ -82,6 +84,42 @@ class Recent(EntryChange):
     at: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdicts:
+    """What the newest GPU tests of an image come to: whether one passed, and where some failed.
+
+    `failed` names compute capabilities (`sm 8.0`), and the driver's branch too where the same
+    capability passed with another one.
+    """
+
+    has_passed: bool
+    failed: tuple[str, ...]
+
+    @property
+    def failed_on(self) -> str:
+        """Where it failed, in a few words; nothing if it did not."""
+        if not self.failed:
+            return ""
+        more = len(self.failed) - MAX_TOLD
+        told = ", ".join(self.failed[:MAX_TOLD])
+        return f"failed on {told} and {more} more" if more > 0 else f"failed on {told}"
+
+
+def verdicts(tests: Iterable[tuple[str, str, str, str]]) -> Verdicts:
+    """Return what GPU tests come to; each is its capability, driver, `pass` or `fail`, and time.
+
+    Of the same capability and driver branch the newest counts.
+    """
+    ordered = sorted(tests, key=lambda test: instant(test[-1]))
+    newest_of = {(sm, driver.partition(".")[0]): verdict for sm, driver, verdict, _ in ordered}
+    passed = {sm for (sm, _), verdict in newest_of.items() if verdict == "pass"}
+    failed = sorted(host for host, verdict in newest_of.items() if verdict == "fail")
+    told = [
+        f"sm {sm} with driver {branch}" if sm in passed else f"sm {sm}" for sm, branch in failed
+    ]
+    return Verdicts(has_passed=bool(passed), failed=tuple(dict.fromkeys(told)))
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
     """A published or other entry as its document has it, and as one line of text."""
@@ -94,6 +132,15 @@ class Listed:
     def is_published(self) -> bool:
         """As `Entry.is_published`."""
         return bool(self.value.get("tags")) and self.value["status"]["state"] in ORDER
+
+    @property
+    def verdicts(self) -> Verdicts:
+        """What its GPU tests come to."""
+        return verdicts(
+            (test["sm"], test["driver"], test["verdict"], test["at"])
+            for test in self.value.get("tests", ())
+            if test["suite"] == "gpu" and test.get("sm") and test.get("driver")
+        )
 
 
 def listed(shard: bytes) -> tuple[Listed, ...]:
@@ -198,16 +245,23 @@ def _rank(entry: Listed) -> tuple[int, Version, Version, str]:
 
 
 def badge(framework: Framework) -> bytes:
-    """Return a framework's badge: its newest image, and whether a GPU has seen it."""
+    """Return a framework's badge: its newest image, and what GPUs say of it."""
     message, colour = "no image", "red"
     if framework.newest is not None:
         entry = framework.newest.value
-        state = entry["status"]["state"]
-        told = "tested on a GPU" if state == "active" else state
+        told, colour = _told(framework.newest)
         message = f"{entry['stack']['version']} CUDA {entry['stack']['cuda']}, {told}"
-        colour = COLOURS[state]
     fields = {"schemaVersion": 1, "label": framework.name, "message": message, "color": colour}
     return canonical_json(fields)
+
+
+def _told(entry: Listed) -> tuple[str, str]:
+    state, found = entry.value["status"]["state"], entry.verdicts
+    if found.failed and not found.has_passed:
+        return found.failed_on, "red"
+    if found.failed:
+        return f"tested, {found.failed_on}", "orange"
+    return "tested on a GPU" if state == "active" else state, COLOURS[state]
 
 
 def recent_of(tips: Iterable[Tip]) -> Iterator[Recent]:
@@ -219,28 +273,44 @@ def recent_of(tips: Iterable[Tip]) -> Iterator[Recent]:
 
 
 def feed(store: str, registry: str, recent: Sequence[Recent]) -> bytes:
-    """Return the last changes as an Atom feed, the newest first."""
+    """Return the last changes as an Atom feed, the newest first.
+
+    Links are relative to the feed: the page of each image stands beside the documents.
+
+    Source: RFC 4287, 4.1.1 and 4.1.2.
+    """
     root = ET.Element("feed", xmlns=ATOM)
     _add(root, "id", f"urn:uuid:{store}")
     _add(root, "title", f"Images of {registry}")
     _add(root, "updated", recent[-1].at if recent else "1970-01-01T00:00:00Z")
+    _link(root, "self", "feed.xml", "application/atom+xml")
+    _link(root, "alternate", "../index.html", "text/html")
     _add(ET.SubElement(root, "author"), "name", "curator")
     for change in reversed(recent):
-        entry = ET.SubElement(root, "entry")
-        name = hex_of(sha256(f"{store} {change.gen} {change.entry}".encode()))
-        _add(entry, "id", f"urn:sha256:{name}")
-        _add(entry, "title", f"{change.entry}: {change.state}")
-        _add(entry, "updated", change.at)
-        where = f"{registry}/{change.repository}"
-        tag = f" as {where}:{change.tag}" if change.tag else ""
-        _add(entry, "summary", f"{where}@{change.digest}{tag}")
+        _add_change(root, store, registry, change)
     ET.indent(root)
     data: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return data + b"\n"
 
 
+def _add_change(root: ET.Element, store: str, registry: str, change: Recent) -> None:
+    entry = ET.SubElement(root, "entry")
+    name = hex_of(sha256(f"{store} {change.gen} {change.entry}".encode()))
+    _add(entry, "id", f"urn:sha256:{name}")
+    _add(entry, "title", f"{change.entry}: {change.state}")
+    _add(entry, "updated", change.at)
+    _link(entry, "alternate", f"../image/{change.entry}.html", "text/html")
+    where = f"{registry}/{change.repository}"
+    tag = f" as {where}:{change.tag}" if change.tag else ""
+    _add(entry, "summary", f"{where}@{change.digest}{tag}")
+
+
 def _add(parent: ET.Element, name: str, text: str) -> None:
     ET.SubElement(parent, name).text = text
+
+
+def _link(parent: ET.Element, rel: str, href: str, kind: str) -> None:
+    ET.SubElement(parent, "link", rel=rel, href=href, type=kind)
 
 
 @cache

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
+from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +19,7 @@ from tests.images import PYTORCH_124, PYTORCH_128, PYTORCH_130, image, label, pu
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from playwright.sync_api import Browser, Page
@@ -60,14 +62,20 @@ def shown() -> Catalogue:
                 digest=digest, moving=(), state="deprecated", reason="an older build",
                 replaced_by="pytorch:2.9.1-cuda12.8-py3.12", published="2026-10-01T10:00:00Z",
             ),
-            image("pytorch", "2.10.0", cu130, size=4_812_345_678, cudnn="9.15.1.9", tests=h200),
+            image("pytorch", "2.10.0", cu130, size=4_812_345_678, cudnn="9.15.1.9", tests=h200,
+                  contents=h200[0].evidence),
+            image("pytorch", "2.9.0", cu130, size=4_312_345_678, published="2026-10-02T10:00:00Z"),
+            image("pytorch", "2.8.1", cu130, size=4_310_345_678, published="2026-09-02T10:00:00Z"),
             image("pytorch", "2.8.0", cu126, state="yanked", reason="wrong cuDNN",
                   replaced_by="pytorch:2.9.1-cuda12.8-py3.12"),
             image("pytorch", "2.8.0", cu128, state="quarantined", reason="test failed",
                   tests=failed, tags=()),
             image("cupy", "14.2.0", label("13.0", None), python="3.11"),
+            image("cupy", "14.2.0", label("12.9", PYTORCH_128), repository="candidate/cupy",
+                  id="cupy-14.2.0-cuda12.9-py3.12-bbbbbbbbbbbb", digest=sha256(b"candidate")),
             image("jax", "0.8.1", label("12.9", PYTORCH_128, forward="12.9"), size=1_200_000_000),
             image("jax", "0.8.1", cu130),
+            image("numba-cuda", "0.30.4", cu130, tests=(*h200, *failed), state="active"),
         ]
     )  # fmt: skip
 
@@ -99,6 +107,17 @@ def many(count: int = 2000) -> Catalogue:
             )
         )  # fmt: skip
     return of(found)
+
+
+def made(known: Catalogue) -> dict[str, str]:
+    """Return the site of an index as texts, by path."""
+    return {path: data.decode() for path, data in site(known, facts()).items()}
+
+
+@cache
+def files_shown() -> Mapping[str, str]:
+    """Return the site of the index that has something of everything."""
+    return made(shown())
 
 
 def write(known: Catalogue, root: Path) -> Path:
@@ -142,6 +161,54 @@ def opened(browser: Browser, **options: Any) -> Iterator[Page]:
 def commands(page: Page) -> list[str]:
     """Return the commands that a page answers with."""
     return page.locator("#answer .command code").all_inner_texts()
+
+
+class Parsed(HTMLParser):
+    """What a test looks at in a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[tuple[str, str]] = []
+        self.text = ""
+        self.cells: list[list[str]] = []
+        self._inside: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.append((tag, found))
+        self.links += [value for name in ("href", "src") if (value := found.get(name))]
+        self.ids += [value] if (value := found.get("id")) else []
+        self._inside.append(tag)
+        if tag == "script":
+            self.scripts.append((found.get("type") or "", ""))
+        if tag == "tr":
+            self.cells.append([])
+        if tag in {"td", "th"}:
+            self.cells[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._inside and self._inside.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "script" in self._inside:
+            kind, text = self.scripts[-1]
+            self.scripts[-1] = kind, text + data
+        else:
+            self.text += data
+        if {"td", "th"} & set(self._inside):
+            self.cells[-1][-1] += data
+
+
+def row(text: str, start: str) -> list[str]:
+    """Return the cells of the first row that starts with a text, squeezed."""
+    rows = [[" ".join(cell.split()) for cell in cells] for cells in Parsed(text).cells]
+    return next(cells for cells in rows if cells and cells[0].startswith(start))
 
 
 # Invented indexes and hosts: what every rule has to be asked about, and nonsense in between.

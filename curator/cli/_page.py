@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import mimetypes
 import os
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from curator.cli._console import Console, verb
 from curator.cli._pull import catalogue_of, index_options, place_of
-from curator.errors import CuratorError, HostError
+from curator.errors import CuratorError, HostError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from curator.ports import Store
+
+DOCUMENT: Final = re.compile(r"v1(/[A-Za-z0-9][A-Za-z0-9._+-]{0,250}){1,4}\.(json|xml)")
+# Documents whose names are their hashes never change.
+NAMED: Final = re.compile(r"v1/[a-z]+/[0-9a-f]{64}\.json")
 
 
 @click.command()
@@ -48,19 +52,21 @@ def page(
     from curator.facts import facts  # noqa: PLC0415
     from curator.page import site  # noqa: PLC0415
 
+    place = place_of(console, given["index"])
     data: dict[str, Any] = {}
     lines = []
     if publish:
-        data["published"] = _published(place_of(console, given["index"]))
+        data["published"] = _published(place)
         lines.append(f"{len(data['published'])} files published")
     if output or serve:
         files = site(catalogue_of(console, given), facts())
         if output:
             _write(files, output)
-            data["written"] = sorted(files)
-            lines.append(f"{len(files)} files in {output}: open {output / 'index.html'}")
+            documents = _write_documents(console, files, output, place, offline=given["offline"])
+            data["written"] = [*files, *documents]
+            lines.append(f"{len(data['written'])} files in {output}: open {output / 'index.html'}")
         if serve:
-            _serve(console, files, place_of(console, given["index"]), port)
+            _serve(console, files, place, port)
     console.answer("\n".join(lines), data)
 
 
@@ -75,10 +81,14 @@ def write_page(console: Console, store: Store) -> None:
 
 
 def _published(place: str) -> list[str]:
-    from curator.publish import mend_site  # noqa: PLC0415
+    from curator.publish import mend_site, read_catalogue  # noqa: PLC0415
     from curator.store import open_store  # noqa: PLC0415
 
-    return list(mend_site(open_store(place, os.environ)))
+    store = open_store(place, os.environ)
+    written = mend_site(store)
+    if not written and read_catalogue(store) is None:
+        raise RefusedError(f"{place}: no index here, so that there is no page of it")
+    return list(written)
 
 
 def _write(files: Mapping[str, bytes], output: Path) -> None:
@@ -92,22 +102,53 @@ def _write(files: Mapping[str, bytes], output: Path) -> None:
             raise HostError(f"cannot write {path}: {error.strerror}") from error
 
 
+def _write_documents(
+    console: Console, files: Mapping[str, bytes], output: Path, place: str, *, offline: bool
+) -> list[str]:
+    """Write what the pages link of the index beside them, by difference; return what is there."""
+    from curator.page import linked  # noqa: PLC0415
+    from curator.reader import read_documents  # noqa: PLC0415
+
+    paths = linked(files)
+    there = {path for path in paths if NAMED.fullmatch(path) and (output / path).is_file()}
+    if not offline:
+        for path, data in read_documents(place, sorted(set(paths) - there)):
+            _write({path: data}, output)
+            there.add(path)
+    if missing := sorted(set(paths) - there):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        console.say(f"not there, though the page links it: {missing[0]}{more}")
+    return sorted(there)
+
+
 def _serve(console: Console, files: Mapping[str, bytes], place: str, port: int) -> None:
-    """Serve the site, and below it the documents of an index that is a directory."""
+    """Serve the site, and below it the documents of the index, wherever that is."""
+    from http import HTTPStatus  # noqa: PLC0415 - 18 ms
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer  # noqa: PLC0415
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            self.wfile.write(self._answered())
+
+        def do_HEAD(self) -> None:
+            self._answered()
+
+        def _answered(self) -> bytes:
+            """Send an answer's head; return its body."""
             name = self.path.partition("?")[0].lstrip("/") or "index.html"
-            data = files.get(name) or _document(place, name)
+            try:
+                data = files.get(name) or _document(place, name)
+            except CuratorError as error:
+                self.send_error(HTTPStatus.BAD_GATEWAY, explain=str(error))
+                return b""
             if data is None:
-                self.send_error(404)
-                return
-            kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
+                self.send_error(HTTPStatus.NOT_FOUND)
+                return b""
+            self.send_response(HTTPStatus.OK)
+            self.send_header("Content-Type", _kind(name))
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            return data
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -121,10 +162,14 @@ def _serve(console: Console, files: Mapping[str, bytes], place: str, port: int) 
         server.serve_forever()
 
 
+def _kind(name: str) -> str:
+    return mimetypes.guess_type(name)[0] or "application/octet-stream"
+
+
 def _document(place: str, name: str) -> bytes | None:
-    """Return a document of an index in a directory."""
-    root = Path(place).resolve()
-    path = (root / name).resolve()
-    if name.startswith("v1/") and path.is_relative_to(root) and path.is_file():
-        return path.read_bytes()
-    return None
+    """Return a document of the index."""
+    from curator.reader import read_documents  # noqa: PLC0415
+
+    if not DOCUMENT.fullmatch(name):
+        return None
+    return next((data for _, data in read_documents(place, [name])), None)

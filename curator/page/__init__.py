@@ -12,9 +12,9 @@
 
     index.html                 the selector, the grid framework x CUDA, the frameworks
     framework/<name>.html      every image of a framework
-    image/<id>.html            an image: its tests, where it runs, versions, tags and state
+    image/<id>.html            an image: its tests, where it runs, packages, names, sizes
     badge/<name>.svg           the newest image, as a picture
-    renovate/<name>.json       tags and digests for Renovate's custom datasource
+    renovate/<repository>.json tags and digests for Renovate's custom datasource
     images.md                  every image as a Markdown table
     page.css, icon.svg
 
@@ -23,7 +23,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 from packaging.version import Version
 
@@ -32,7 +33,7 @@ from curator.page._embedded import embedded, facts_of
 from curator.page._evidence import TESTED, word_of
 from curator.page._grid import grid
 from curator.page._images import View
-from curator.page._names import refuse_strange
+from curator.page._names import refuse_strange, renovate_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
     from curator.facts import Facts
     from curator.resolve import Catalogue, Image
 
-__all__ = ["embedded", "facts_of", "site"]
+__all__ = ["embedded", "facts_of", "linked", "site"]
+
+_DOCUMENT: Final = re.compile(r'href="(?:\.\./)*(v1/[^"#?]+)"')
 
 
 def site(known: Catalogue, facts: Facts) -> Mapping[str, bytes]:
@@ -53,8 +56,10 @@ def site(known: Catalogue, facts: Facts) -> Mapping[str, bytes]:
     refuse_strange(known, images)
     view = View(known, images, facts)
     by_name: dict[str, list[Image]] = {}
+    by_repository: dict[str, list[Image]] = {}
     for image in images:
         by_name.setdefault(image.framework, []).append(image)
+        by_repository.setdefault(image.repository, []).append(image)
     texts = {
         "index.html": _index(known, facts, view, images),
         "page.css": _html.read("page.css"),
@@ -63,11 +68,19 @@ def site(known: Catalogue, facts: Facts) -> Mapping[str, bytes]:
     }
     for name, found in by_name.items():
         texts |= _framework(known, view, name, found)
+    for repository, found in by_repository.items():
+        texts[renovate_file(repository)] = _documents.renovate(found)
     for image in images:
         texts[f"image/{image.id}.html"] = _html.page(
             "image.html.j2", root="../", known=known, image=image, word=word_of(image), view=view
         )
     return {path: texts[path].encode() for path in sorted(texts)}
+
+
+def linked(files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Return the paths of the index's documents that a site's pages lead to."""
+    pages = (data.decode() for path, data in files.items() if path.endswith(".html"))
+    return tuple(sorted({path for page in pages for path in _DOCUMENT.findall(page)}))
 
 
 def _index(known: Catalogue, facts: Facts, view: View, images: Sequence[Image]) -> str:
@@ -102,8 +115,15 @@ def _summary(name: str, images: Sequence[Image], view: View) -> dict[str, Any]:
         "count": len(offered),
         "withdrawn": len(images) - len(offered),
         "newest": view.listed(offered[0]) if offered else None,
+        "repositories": _repositories(images),
         "tested": next((view.listed(one) for one in offered if word_of(one) is TESTED), None),
     }
+
+
+def _repositories(images: Iterable[Image]) -> list[tuple[str, str]]:
+    """Return the repositories of images, the shortest name first, each with its Renovate file."""
+    names = {image.repository for image in images}
+    return [(name, renovate_file(name)) for name in sorted(names, key=lambda one: (len(one), one))]
 
 
 def _newest_first(versions: Iterable[str]) -> list[str]:
@@ -115,8 +135,12 @@ def _framework(
 ) -> Mapping[str, str]:
     return {
         f"framework/{name}.html": _html.page(
-            "framework.html.j2", root="../", known=known, name=name, minors=view.minors(images)
+            "framework.html.j2",
+            root="../",
+            known=known,
+            name=name,
+            minors=view.minors(images),
+            repositories=_repositories(images),
         ),
         f"badge/{name}.svg": _html.badge(*_documents.badge(name, images)),
-        f"renovate/{name}.json": _documents.renovate(images),
     }

@@ -39,12 +39,13 @@ def _listed(image: Image) -> Listed:
         "status": {"state": image.state},
         "stack": {"version": image.version, "cuda": image.label.cuda},
         "published": image.published,
+        "tests": [{"suite": "gpu", **test.to_json()} for test in image.tests],
     }
     return Listed(image.id, "", value)
 
 
 def renovate(images: Iterable[Image]) -> str:
-    """Return the tags of a framework that can be pulled, each with its digest.
+    """Return the tags of a repository that can be pulled, each with its digest.
 
     A tag is the most telling one that moves (`2.9.1-cuda12.8-py3.12`), so that a rebuild is an
     update of the digest; an image that no tag points at any more is no release.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # Columns of a catalogue that neither decide nor are shown in an answer.
 _LEFT_OUT: Final = frozenset(
-    {"cell", "cudnn", "evidence", "published", "reason", "replaced_by", "size"}
+    {"cell", "contents", "cudnn", "evidence", "published", "reason", "replaced_by", "size"}
 )
 
 

@@ -24,7 +24,6 @@ class Cell:
     cuda: str
     word: Word
     link: str | None = None
-    count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,4 +81,4 @@ def _cell(cuda: str, images: list[Image]) -> Cell:
     link = image_page(image)
     if len(shown) > 1:
         link = f"{framework_page(image.framework)}#{anchor(image)}"
-    return Cell(cuda=cuda, word=word, link=link, count=len(shown))
+    return Cell(cuda=cuda, word=word, link=link)

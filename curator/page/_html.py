@@ -33,6 +33,7 @@ SELECTOR: Final = (
     "compat.js",
     "rules.js",
     "words.js",
+    "answers.js",
     "selector.js",
 )
 _ESCAPES: Final = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
@@ -69,9 +70,19 @@ def page(template: str, *, scripts: tuple[str, ...] = COMMON, **values: Any) -> 
 @cache
 def script(names: tuple[str, ...]) -> Script:
     """Return the one script of a page, put together from files of this package."""
-    text = "\n" + "\n".join(read(name) for name in names)
+    text = "\n" + "\n".join(map(code, names))
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return Script(Markup(text), Markup(f"'sha256-{digest}'"))  # noqa: S704 - our own files
+
+
+@cache
+def code(name: str) -> str:
+    """Return a script without its comments and indentation, which are for those who write it.
+
+    No text of a script goes over several lines (a test looks), so that each line can be cut alone.
+    """
+    lines = (line.strip() for line in read(name).splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//"))
 
 
 def data(value: object) -> Markup:

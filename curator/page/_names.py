@@ -13,7 +13,7 @@ from curator.resolve import RUN
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from curator.resolve import Catalogue, Image, Tested
+    from curator.resolve import Catalogue, Image
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._+-]{0,199}")
 _REFERENCE: Final = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:/@\[\]-]*")
@@ -28,7 +28,7 @@ def refuse_strange(known: Catalogue, images: Iterable[Image]) -> None:
         IntegrityError: there is one.
     """
     for image in images:
-        for name in (image.id, image.framework):
+        for name in (image.id, image.framework, *image.repository.split("/")):
             if not _NAME.fullmatch(name):
                 raise IntegrityError(f"{name!r} is no name that a page can have")
         for reference in (known.reference(image), *image.tags, *image.moving):
@@ -46,15 +46,19 @@ def framework_page(name: str) -> str:
     return f"framework/{name}.html"
 
 
+def renovate_file(repository: str) -> str:
+    """Return the path of a repository's releases: digests of one repository are in no other."""
+    return f"renovate/{repository}.json"
+
+
 def anchor(image: Image) -> str:
     """Return the name of an image's group on its framework's page: `2.9-cuda12.8`."""
     return f"{minor_of(image.version)}-cuda{image.label.cuda}"
 
 
-def evidence_page(test: Tested) -> str | None:
-    """Return the path of a test's report in the store; None if there is none to be named."""
-    found = test.evidence
-    return evidence_path(Digest(found)) if found and _DIGEST.fullmatch(found) else None
+def evidence_file(digest: str | None) -> str | None:
+    """Return the path of a report in the store; None if there is none to be named."""
+    return evidence_path(Digest(digest)) if digest and _DIGEST.fullmatch(digest) else None
 
 
 def day(time: str | None) -> str:

@@ -17,22 +17,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from curator.errors import Diagnostic, InputError
+from curator.errors import Diagnostic, InputError, MixedError
+from curator.oci import hex_of, sha256
 from curator.reader._cache import Cache
 from curator.reader._directory import DirectoryOrigin, Nowhere
 from curator.reader._quick import quick_catalogue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from curator.index import SigningKey
     from curator.reader._reader import IndexReader
     from curator.reader._values import Origin
     from curator.resolve import Catalogue
 
-__all__ = ["open_reader", "read_catalogue"]
+__all__ = ["open_reader", "read_catalogue", "read_documents"]
+
+HASH_DIGITS: Final = 64
 
 
 def open_reader(  # noqa: PLR0913 - as open_index
@@ -118,3 +121,27 @@ def _key(key: bytes | str | Path) -> SigningKey:
             message = f"cannot read the key {path}: {error.strerror}"
             raise InputError(Diagnostic(code="key", message=message)) from error
     return public_key(key.encode() if isinstance(key, str) else key)
+
+
+def read_documents(
+    location: str, paths: Iterable[str], *, timeout_s: float = 30.0
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the documents that there are of some paths, as they stand beside the index.
+
+    One that is named by its hash is held against that; the others nothing here vouches for.
+
+    Raises:
+        MixedError: a document does not have the hash that it is named by.
+        TemporaryError: the place does not answer.
+    """
+    origin = _origin(location, timeout_s)
+    try:
+        for path in paths:
+            found = origin.get(path)
+            if found is not None and found.data is not None:
+                name = Path(path).stem
+                if len(name) == HASH_DIGITS and name != hex_of(sha256(found.data)):
+                    raise MixedError(f"{path} does not have that hash")
+                yield path, found.data
+    finally:
+        origin.close()

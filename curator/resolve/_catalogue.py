@@ -49,6 +49,7 @@ _CODED: Final = (
     "cudnn",
     "reason",
     "replaced_by",
+    "contents",
 )
 _PLAIN: Final = ("id", "cell", "digest", "size", "tags", "moving", "published")
 _TEST_CODED: Final = ("sm", "driver", "verdict", "gpu", "stale")
@@ -301,6 +302,7 @@ def _of(
         replaced_by=entry.status.replaced_by,
         published=entry.published,
         cudnn=stack.cudnn,
+        contents=_contents(entry),
         tests=tuple(
             Tested(
                 sm=test.sm,
@@ -328,3 +330,9 @@ def _stale(test: SuiteResult, coverage: Coverage | None, now: datetime | None) -
         age=compat.age_of(test.at, now),
         max_age=timedelta(days=coverage.max_age_days),
     )
+
+
+def _contents(entry: Entry) -> str | None:
+    """Return the digest of the newest report on what is in an image."""
+    tests = [test for test in entry.tests if test.suite == "contents"]
+    return max(tests, key=lambda test: test.at.rstrip("Z")).evidence if tests else None

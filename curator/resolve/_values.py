@@ -191,7 +191,10 @@ def latest(tests: Iterable[Tested]) -> dict[tuple[str, int], Tested]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """One published or withdrawn image of the index, as the resolver sees it."""
+    """One published or withdrawn image of the index, as the resolver sees it.
+
+    `contents` is the digest of the report that read what is in it.
+    """
 
     id: str
     cell: str
@@ -210,6 +213,7 @@ class Image:
     replaced_by: str | None = None
     published: str | None = None
     cudnn: str | None = None
+    contents: str | None = None
     tests: tuple[Tested, ...] = ()
 
     @property

@@ -14,6 +14,7 @@ from curator import resolve as rules
 from curator.facts import facts
 from curator.resolve import Gpu, Host, Wishes, judge, why
 from tests import pages
+from tests.images import PYTORCH_128, image, label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,10 +93,62 @@ def test_several_gpus_all_have_to_run_it(page: Page, known: Catalogue) -> None:
     assert "A100 (sm_80), V100 (sm_70)" in summary(page)
 
 
-def test_what_is_not_known_is_said_to_be_perhaps(page: Page) -> None:
+def test_half_a_machine_asks_for_the_other_half_and_marks_nothing(page: Page) -> None:
     ask(page, "535")
-    assert summary(page).startswith("Nothing is known to run on a GPU that is not known")
-    assert "which GPU it is, is not known" in page.locator("#answer").inner_text()
+    assert summary(page).startswith("Name the GPU too")
+    assert page.locator(".here").count() == 0
+    assert page.locator("#answer").inner_text() == ""
+    ask(page, "", "A100")
+    assert summary(page).startswith("Name the driver too")
+    assert page.locator(".here").count() == 0
+
+
+def test_what_is_not_known_is_said_to_be_perhaps(browser: Browser, tmp_path: Path) -> None:
+    unread = pages.of([image("x", "1", label("12.8", None))])
+    with pages.opened(browser) as page:
+        page.goto(pages.write(unread, tmp_path).as_uri())
+        ask(page, "535", "A100")
+        assert summary(page).startswith("Nothing is known to run on A100 (sm_80)")
+        assert "Perhaps" in page.locator("#answer").inner_text()
+        assert "which kernels the image ships was not read" in page.locator("#answer").inner_text()
+
+
+def test_an_answer_names_every_rule_and_its_source_by_keyboard(
+    page: Page, known: Catalogue
+) -> None:
+    ask(page, "535", "A100", Framework="pytorch")
+    best = rules.resolve(known, A100, Wishes(framework="pytorch"), FACTS).ranked[0]
+    opener = page.get_by_text("Rules and sources")
+    opener.focus()
+    page.keyboard.press("Enter")
+    told = page.locator("article .grounds").inner_text()
+    for gate in best.judgement.gates:
+        assert gate.answer.text in told
+        assert f"{gate.answer.rule} {FACTS.rules[gate.answer.rule].source}" in told
+    page.get_by_text("images that were looked at").click()
+    table = page.locator("#answer > details").inner_text()
+    for match in rules.resolve(known, A100, Wishes(framework="pytorch"), FACTS).rejected:
+        assert match.judgement.first
+        assert match.judgement.first.answer.rule in table
+        assert match.judgement.first.answer.source in table
+
+
+def test_more_frameworks_than_have_place_are_named_and_linked(
+    browser: Browser, tmp_path: Path
+) -> None:
+    known = pages.of([image(f"fw{n:02}", "1", label("12.8", PYTORCH_128)) for n in range(11)])
+    with pages.opened(browser) as page:
+        page.goto(pages.write(known, tmp_path).as_uri())
+        ask(page, "535", "A100")
+        assert summary(page).startswith("Images of 11 frameworks")
+        assert len(pages.commands(page)) == 8
+        assert (
+            "Images of 3 more run here, too: fw08, fw09, fw10"
+            in page.locator("#answer").inner_text()
+        )
+        page.get_by_role("link", name="fw09", exact=True).first.click()
+        page.wait_for_function("() => document.querySelectorAll('#answer article').length === 1")
+        assert page.url.endswith("#driver=535&gpu=A100&framework=fw09")
 
 
 @pytest.mark.parametrize(
@@ -173,6 +226,36 @@ def test_the_examples_can_be_followed(page: Page) -> None:
 # Addresses
 
 
+@pytest.mark.parametrize("name", ["version", "cuda", "python"])
+def test_a_wish_that_is_none_is_told_at_its_own_field(page: Page, address: str, name: str) -> None:
+    page.goto(f"{address}#driver=535&gpu=A100&{name}=abc")
+    assert f"{name} 'abc' is neither" in page.locator(f"#{name}-error").inner_text()
+    invalid = page.locator("[aria-invalid]")
+    assert invalid.count() == 1
+    assert invalid.get_attribute("id") == name
+
+
+def test_going_back_before_the_question_empties_the_form(page: Page) -> None:
+    page.get_by_role("link", name="A100 with driver 535").click()
+    page.wait_for_selector("#answer article")
+    page.go_back()
+    page.wait_for_function("() => document.querySelector('#driver').value === ''")
+    assert page.get_by_label("GPUs").input_value() == ""
+    assert page.locator("#answer article").count() == 0
+    page.go_forward()
+    page.wait_for_selector("#answer article")
+    assert page.get_by_label("GPUs").input_value() == "A100"
+
+
+def test_a_link_within_the_page_leaves_the_question_in_the_address(page: Page) -> None:
+    ask(page, "535", "A100")
+    asked = page.url
+    page.get_by_role("link", name="For tools").click()
+    page.wait_for_function("() => scrollY > 100 && location.hash.startsWith('#driver')")
+    assert page.url == asked
+    assert page.locator("#answer article").count()
+
+
 def test_an_address_asks_the_same_as_the_form(browser: Browser, page: Page) -> None:
     ask(page, "535.104.05", "RTX 4090, A100", Framework="pytorch", CUDA="12.8", Python="3.12")
     page.get_by_label("CPU").select_option("x86_64")
@@ -225,7 +308,8 @@ def test_what_nvidia_smi_prints_fills_the_form(page: Page) -> None:
 def test_a_gpu_that_only_a_driver_knows_can_be_pasted_and_edited(page: Page) -> None:
     rows = "name, driver_version, compute_cap\nNVIDIA X9000, 580.95.05, 8.9\n"
     page.get_by_label("NVIDIA driver").fill(rows)
-    assert "NVIDIA X9000 (sm_89)" in summary(page)
+    assert "sm 8.9 with driver 580.95.05" in summary(page)
+    assert page.get_by_label("GPUs").input_value() == "sm_89"
     assert pages.commands(page)
     page.get_by_label("GPUs").fill("NVIDIA X9001")
     page.get_by_label("GPUs").press("Tab")
@@ -234,6 +318,7 @@ def test_a_gpu_that_only_a_driver_knows_can_be_pasted_and_edited(page: Page) -> 
 
 def test_eight_gpus_are_told_once(page: Page) -> None:
     listed = "".join(f"GPU {n}: NVIDIA H200 (UUID: GPU-{n})\n" for n in range(8))
+    page.get_by_label("NVIDIA driver").fill("580")
     page.get_by_label("GPUs").focus()
     page.evaluate(
         """(text) => {
@@ -251,3 +336,31 @@ def test_a_failure_of_nvidia_smi_is_explained(page: Page) -> None:
     page.get_by_label("NVIDIA driver").fill(pasted_text("fail-no-driver"))
     assert "the NVIDIA driver is not loaded" in page.locator("#driver-error").inner_text()
     assert pages.commands(page) == []
+
+
+@pytest.mark.parametrize("path", sorted(SMI.iterdir()), ids=lambda path: path.stem)
+def test_what_was_pasted_has_an_address_that_asks_the_same(
+    browser: Browser, page: Page, path: Path
+) -> None:
+    page.get_by_label("NVIDIA driver").fill(path.read_text())
+    if page.locator("#driver-error").is_visible():
+        assert "driver=" not in page.url
+        return
+    with pages.opened(browser, viewport=page.viewport_size) as other:
+        other.goto(page.url)
+        for name in ("#driver", "#gpu"):
+            found = other.locator(name).input_value()
+            assert found == page.locator(name).input_value()
+        assert other.locator("#choose").inner_text() == page.locator("#choose").inner_text()
+
+
+def test_what_was_pasted_leaves_nothing_of_the_machine_before(page: Page, address: str) -> None:
+    page.goto(f"{address}#driver=470&gpu=V100")
+    page.get_by_label("NVIDIA driver").fill(
+        "DRIVER version      : 610.43.02\nCUDA Version : 13.3\n"
+    )
+    assert summary(page).startswith("Name the GPU too")
+    assert page.url.endswith("#driver=610.43.02")
+    page.get_by_label("NVIDIA driver").fill(pasted_text("fail-no-driver"))
+    assert page.locator("#driver-error").is_visible()
+    assert page.url == address

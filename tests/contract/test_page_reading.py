@@ -80,7 +80,9 @@ def test_without_javascript_everything_but_the_selector_is_there(
         page.goto(address)
         assert not page.locator("form").is_visible()
         assert page.locator("noscript p").is_visible()
-        assert "curator resolve --driver 535" in page.locator("noscript").inner_html()
+        assert (
+            "curator resolve --index ADDRESS --driver 535" in page.locator("noscript").inner_html()
+        )
         assert page.locator("table.grid").is_visible()
         assert page.get_by_text("2026-11-21 09:30 UTC").first.is_visible()
         page.locator("#images").get_by_role("link", name="pytorch", exact=True).click()

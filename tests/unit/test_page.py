@@ -8,8 +8,7 @@ import json
 import re
 import time
 from dataclasses import replace
-from functools import cache
-from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -22,73 +21,15 @@ from curator.errors import IntegrityError
 from curator.facts import facts
 from curator.oci import canonical_json, sha256
 from curator.page import embedded, facts_of, site
-from curator.resolve import Catalogue, Image
+from curator.resolve import Catalogue
 from tests.images import PYTORCH_128, image, label, published, ran
-from tests.pages import many, of, shown, told
+from tests.pages import Parsed, files_shown, made, many, of, row, shown, told
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from curator.resolve import Tested
 
 FACTS = facts()
 HOSTILE = "</script><script>alert(1)</script> & \"x\" 'y' <img src=x onerror=alert(1)> {{ 7*7 }}"
-
-
-def made(known: Catalogue) -> dict[str, str]:
-    return {path: data.decode() for path, data in site(known, FACTS).items()}
-
-
-@cache
-def files_shown() -> Mapping[str, str]:
-    """Return the site of the index that has something of everything."""
-    return made(shown())
-
-
-class Page(HTMLParser):
-    """What a test looks at in a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.links: list[str] = []
-        self.ids: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[tuple[str, str]] = []
-        self.text = ""
-        self.cells: list[list[str]] = []
-        self._inside: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        self.tags.append((tag, found))
-        self.links += [value for name in ("href", "src") if (value := found.get(name))]
-        self.ids += [value] if (value := found.get("id")) else []
-        self._inside.append(tag)
-        if tag == "script":
-            self.scripts.append((found.get("type") or "", ""))
-        if tag == "tr":
-            self.cells.append([])
-        if tag in {"td", "th"}:
-            self.cells[-1].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        while self._inside and self._inside.pop() != tag:
-            pass
-
-    def handle_data(self, data: str) -> None:
-        if "script" in self._inside:
-            kind, text = self.scripts[-1]
-            self.scripts[-1] = kind, text + data
-        else:
-            self.text += data
-        if {"td", "th"} & set(self._inside):
-            self.cells[-1][-1] += data
-
-
-def row(text: str, start: str) -> list[str]:
-    """Return the cells of the first row that starts with a text, squeezed."""
-    rows = [[" ".join(cell.split()) for cell in cells] for cells in Page(text).cells]
-    return next(cells for cells in rows if cells and cells[0].startswith(start))
 
 
 def test_the_same_index_makes_the_same_bytes_and_its_document_does_too() -> None:
@@ -118,19 +59,20 @@ def test_there_is_a_page_for_each_image_and_files_for_each_framework() -> None:
         *(f"image/{one.id}.html" for one in known.images),
         *(f"framework/{name}.html" for name in names),
         *(f"badge/{name}.svg" for name in names),
-        *(f"renovate/{name}.json" for name in names),
+        *(f"renovate/{one.repository}.json" for one in known.images),
     }
 
 
 def in_store(known: Catalogue) -> set[str]:
     """Return the documents that stand in a store beside the site."""
-    tests = [test for one in known.images for test in one.tests]
+    reports = [one.contents for one in known.images]
+    reports += [test.evidence for one in known.images for test in one.tests]
     return {
         *("v1/index.json", "v1/head.json", "v1/feed.xml"),
         *derived.schemas(),
         *(derived.framework_path(one.framework) for one in known.images),
         *(derived.badge_path(one.framework) for one in known.images),
-        *(f"v1/evidence/{test.evidence[7:]}.json" for test in tests if test.evidence),
+        *(f"v1/evidence/{report[7:]}.json" for report in reports if report),
     }
 
 
@@ -140,7 +82,7 @@ def test_every_link_leads_to_a_file_or_a_document_of_the_store(known: Catalogue)
     there = {**files, **dict.fromkeys(in_store(known), "")}
     seen = set()
     for path, text in files.items():
-        links = Page(text).links if path.endswith(".html") else []
+        links = Parsed(text).links if path.endswith(".html") else []
         if path == "images.md":
             links = re.findall(r"\]\(([^)]*)\)", text)
         for link in links:
@@ -151,7 +93,7 @@ def test_every_link_leads_to_a_file_or_a_document_of_the_store(known: Catalogue)
             target = _resolved(path, unquote(parts.path)) if parts.path else path
             assert target in there, f"{path}: {link}"
             if parts.fragment and "=" not in parts.fragment:
-                assert parts.fragment in Page(files[target]).ids, f"{path}: {link}"
+                assert parts.fragment in Parsed(files[target]).ids, f"{path}: {link}"
             seen.add(target)
     assert {path for path in files if path.endswith(".html")} <= {*seen, "index.html"}
 
@@ -170,7 +112,7 @@ def test_ids_are_unique_and_every_field_has_a_label() -> None:
     for path, text in files_shown().items():
         if not path.endswith(".html"):
             continue
-        page = Page(text)
+        page = Parsed(text)
         assert len(page.ids) == len(set(page.ids)), path
         named = {found.get("for") for tag, found in page.tags if tag == "label"}
         fields = {found["id"] for tag, found in page.tags if tag in {"input", "select", "textarea"}}
@@ -188,7 +130,7 @@ def test_a_policy_allows_the_one_script_of_a_page_and_nothing_from_elsewhere() -
     for path, text in files_shown().items():
         if not path.endswith(".html"):
             continue
-        page = Page(text)
+        page = Parsed(text)
         policy = next(
             found["content"] or ""
             for tag, found in page.tags
@@ -215,6 +157,7 @@ def test_the_grid_has_a_word_and_a_sign_in_each_cell() -> None:
     ]
 
     grid = {name: row(text, name) for name in ("pytorch 2.8", "pytorch 2.10", "cupy 14.2")}
+    assert "± tested, failed on sm 8.0" in row(text, "numba-cuda 0.30")[1]
     assert "✕ failed" in grid["pytorch 2.8"][3]
     assert "⊘ yanked" in grid["pytorch 2.8"][4]
     assert "● tested" in grid["pytorch 2.10"][1]
@@ -224,7 +167,7 @@ def test_the_grid_has_a_word_and_a_sign_in_each_cell() -> None:
 
 
 def test_a_cell_of_several_images_links_to_their_list_and_of_one_to_its_page() -> None:
-    page = Page(files_shown()["index.html"])
+    page = Parsed(files_shown()["index.html"])
     links = {
         found["aria-label"]: found["href"]
         for tag, found in page.tags
@@ -236,58 +179,45 @@ def test_a_cell_of_several_images_links_to_their_list_and_of_one_to_its_page() -
     assert links["pytorch 2.8, CUDA 12.6: yanked"] == yanked
 
 
-def test_an_image_page_has_the_evidence_and_all_its_names() -> None:
-    known = shown()
-    one = next(one for one in known.images if one.tests and one.channel == "stable")
-    text = files_shown()[f"image/{one.id}.html"]
-    page = Page(text)
-    assert f"docker run --rm --gpus all --shm-size 8g {known.reference(one)}" in page.text
-    for told_ in (one.digest, one.tags[0], one.moving[0], "525.60.13 or later", "linux/amd64"):
-        assert told_ in page.text
-    for test in one.tests:
-        assert test.evidence
-        assert f"../v1/evidence/{test.evidence[7:]}.json" in page.links
-        assert row(text, f"{test.gpu} (sm {test.sm})")[1:4] == [
-            test.driver,
-            "● passed",
-            test.at[:10],
-        ]
+A100, A100_580 = ran("A100", "535.216.01"), ran("A100", "580.95.05")
+H200 = ran("H200", "580.95.05")
 
 
-def test_an_image_page_says_where_it_runs_by_rule() -> None:
-    known = shown()
-    one = next(one for one in known.images if one.label.cuda == "12.8" and one.channel == "stable")
-    text = files_shown()[f"image/{one.id}.html"]
-    assert row(text, "sm 7.0 Volta")[1:] == ["✓ yes: driver 525 to 580", "sm_70"]
-    assert row(text, "sm 8.9 Ada")[1:] == ["✓ yes: driver 525 or later", "sm_86"]
-    assert row(text, "sm 12.0 Blackwell")[1:] == ["✓ yes: driver 570 or later", "sm_120"]
-    assert row(text, "sm 6.1 Pascal")[1:] == ["✕ no: ships no kernels for sm 6.1", ""]
-    newest = next(one for one in known.images if one.version == "2.10.0")
-    text = files_shown()[f"image/{newest.id}.html"]
-    assert row(text, "sm 7.0 Volta")[1].startswith("✕ no: ")
-    unread = next(one for one in known.images if one.label.cubin is None)
-    text = files_shown()[f"image/{unread.id}.html"]
-    assert row(text, "sm 8.0")[1] == "? not known: which kernels the image ships was not read"
+def failed(test: Tested) -> Tested:
+    return replace(test, verdict="fail", at="2026-11-23T10:00:00Z")
 
 
-def test_what_is_withdrawn_says_why_and_what_replaces_it() -> None:
-    known = shown()
-    yanked = next(one for one in known.images if one.state == "yanked")
-    better = next(one for one in known.images if one.channel == "stable")
-    page = Page(files_shown()[f"image/{yanked.id}.html"])
-    assert "wrong cuDNN" in page.text
-    assert f"../image/{better.id}.html" in page.links
-    assert "docker run" not in page.text
-    unknown = replace(yanked, replaced_by="<somewhere> else")
-    text = made(of([unknown]))[f"image/{yanked.id}.html"]
-    assert "Replaced by &lt;somewhere&gt; else." in text
+@pytest.mark.parametrize(
+    ("tests", "word"),
+    [
+        ((A100, H200), "● tested"),
+        ((A100, failed(H200)), "± tested, failed on sm 9.0"),
+        ((A100, failed(A100_580)), "± tested, failed on sm 8.0 with driver 580"),
+        ((failed(A100), failed(H200)), "✕ failed"),
+        ((A100, failed(A100)), "✕ failed"),
+        ((failed(A100), replace(A100, at="2026-11-24T10:00:00Z")), "● tested"),
+        (
+            (H200, *(replace(failed(A100), sm=sm) for sm in ("7.0", "7.5", "8.0"))),
+            "± tested, failed on sm 7.0, sm 7.5 and 1 more",
+        ),
+    ],
+)
+def test_tests_of_several_gpus_come_to_one_word_everywhere(
+    tests: tuple[Tested, ...], word: str
+) -> None:
+    one = image("x", "1", label("12.8", PYTORCH_128), tests=tests, state="active")
+    files = made(of([one]))
+    assert word in row(files["index.html"], "x 1")[1]
+    assert row(files["framework/x.html"], one.name)[3] == word
+    assert word in " ".join(Parsed(files[f"image/{one.id}.html"]).text.split())
+    assert f"| {word[2:]} |" in files["images.md"]
+    told = word[2:] if "failed" in word else "tested on a GPU"
+    assert told in files["badge/x.svg"]
 
 
-def test_builds_of_one_cell_are_listed_with_each_other() -> None:
-    files = files_shown()
-    text = files["image/pytorch-2.9.1-cuda12.8-py3.12-aaaaaaaaaaaa.html"]
-    assert "Every build of pytorch-2.9.1-cuda12.8-py3.12" in text
-    assert "../image/pytorch-2.9.1-cuda12.8-py3.12-000000000000.html" in Page(text).links
+def test_what_an_audit_set_aside_is_not_called_failed() -> None:
+    one = image("x", "1", label("12.8", PYTORCH_128), tests=(A100,), state="quarantined")
+    assert "⊘ quarantined" in row(made(of([one]))["index.html"], "x 1")[1]
 
 
 def hostile() -> Catalogue:
@@ -308,7 +238,7 @@ def hostile() -> Catalogue:
 def test_hostile_texts_stay_texts() -> None:
     for path, text in made(hostile()).items():
         if path.endswith(".html"):
-            page = Page(text)
+            page = Parsed(text)
             assert [tag for tag, _ in page.tags if tag == "img"] == [], path
             assert len(page.scripts) == (3 if path == "index.html" else 1), path
             if path.startswith("image/"):
@@ -318,13 +248,13 @@ def test_hostile_texts_stay_texts() -> None:
             ET.fromstring(text)  # noqa: S314 - our own text
         elif path == "images.md":
             assert "<" not in re.sub(r"\\<", "", text)
-    known = json.loads(dict(Page(made(hostile())["index.html"]).scripts)["application/json"])
+    known = json.loads(dict(Parsed(made(hostile())["index.html"]).scripts)["application/json"])
     assert known
 
 
 def test_the_data_in_the_page_is_what_it_was() -> None:
     known = hostile()
-    page = Page(made(known)["index.html"])
+    page = Parsed(made(known)["index.html"])
     found = [json.loads(text) for kind, text in page.scripts if kind == "application/json"]
     assert found == [embedded(known), facts_of(FACTS)]
     assert found[0]["labels"] == [one.to_json() for one in known.labels]
@@ -339,6 +269,7 @@ def test_the_data_in_the_page_is_what_it_was() -> None:
         {"framework": 'x"onload=1'},
         {"framework": ".."},
         {"repository": "x; rm -rf /"},
+        {"repository": "x/../../y"},
         {"digest": "sha256:$(id)"},
         {"tags": ("a b",)},
         {"moving": ("`id`",)},
@@ -356,76 +287,6 @@ def test_a_registry_that_could_be_more_than_a_name_is_refused() -> None:
         site(known, FACTS)
 
 
-def shields(images: list[Image], name: str) -> dict[str, Any]:
-    """Return the badge that the store has of these images."""
-    listed = [
-        derived.Listed(
-            one.id,
-            "",
-            {
-                "tags": list(one.tags),
-                "status": {"state": one.state},
-                "stack": {"version": one.version, "cuda": one.label.cuda},
-                "published": one.published,
-            },
-        )
-        for one in images
-        if one.framework == name
-    ]
-    framework = derived.Framework(name=name, view=None, newest=derived.newest(listed))
-    found: dict[str, Any] = json.loads(derived.badge(framework))
-    return found
-
-
-def test_a_badge_says_what_the_badge_in_the_store_says() -> None:
-    known, files = shown(), files_shown()
-    for name in {one.framework for one in known.images}:
-        said = shields(list(known.images), name)
-        picture = ET.fromstring(files[f"badge/{name}.svg"])  # noqa: S314 - our own text
-        assert picture.attrib["aria-label"] == f"{said['label']}: {said['message']}"
-        texts = [one.text for one in picture.iter("{http://www.w3.org/2000/svg}text")]
-        assert texts == [said["label"], said["message"]]
-    yanked = of([replace(one, state="yanked") for one in known.images])
-    assert "no image" in made(yanked)["badge/jax.svg"]
-
-
-# The fields that Renovate's custom datasource reads of a release.
-RELEASE = {
-    "version", "isDeprecated", "releaseTimestamp", "changelogUrl", "sourceUrl", "sourceDirectory",
-    "digest", "isStable",
-}  # fmt: skip
-
-
-def test_renovate_gets_the_tags_that_move_with_their_digests() -> None:
-    known = shown()
-    found = json.loads(files_shown()["renovate/pytorch.json"])
-    assert found.keys() == {"releases"}
-    assert all(release.keys() <= RELEASE for release in found["releases"])
-    by_version = {release["version"]: release for release in found["releases"]}
-    assert len(by_version) == len(found["releases"])
-    stable = next(one for one in known.images if one.channel == "stable")
-    assert by_version["2.9.1-cuda12.8-py3.12"] == {
-        "version": "2.9.1-cuda12.8-py3.12",
-        "digest": stable.digest,
-        "isStable": True,
-        "releaseTimestamp": stable.published,
-    }
-    assert by_version["2.7.1-cuda12.6-py3.12"]["isStable"] is False
-    assert not any(version.startswith("2.8.0") for version in by_version)
-    old = of([image("x", "1", label("12.8", PYTORCH_128), state="deprecated")])
-    assert json.loads(made(old)["renovate/x.json"])["releases"][0]["isDeprecated"] is True
-
-
-def test_the_table_in_markdown_has_a_row_for_each_image_on_offer() -> None:
-    known = shown()
-    lines = files_shown()["images.md"].splitlines()
-    rows = [line for line in lines if line.startswith("|")]
-    offered = [one for one in known.images if one.is_offered]
-    assert len(rows) == len(offered) + 2
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {7}
-    assert "Generation 12, 2026-11-21T09:30:00Z." in lines
-
-
 def test_an_empty_index_has_a_page_that_says_so() -> None:
     files = made(of([]))
     assert "Nothing is published yet." in files["index.html"]
@@ -441,6 +302,28 @@ def test_two_thousand_images_are_a_page_of_a_megabyte_and_made_in_seconds() -> N
     assert time.perf_counter() - began < 30
     assert len(files["index.html"]) < 1_200_000
     assert max(len(data) for path, data in files.items() if path.startswith("image/")) < 20_000
+
+
+def scripts_of_the_package() -> dict[str, str]:
+    """Return the scripts as they are written, by name."""
+    folder = files("curator.page")
+    return {one.name: one.read_text() for one in folder.iterdir() if one.name.endswith(".js")}
+
+
+def test_the_script_of_a_page_has_no_comments_and_all_of_the_code() -> None:
+    scripts = scripts_of_the_package()
+    for name, text in scripts.items():
+        for number, line in enumerate(text.splitlines(), 1):
+            assert line.count("`") % 2 == 0, f"{name}:{number}: a text over several lines"
+            assert "/*" not in line, f"{name}:{number}: a comment over several lines"
+    page = Parsed(files_shown()["index.html"])
+    (inlined,) = [text for kind, text in page.scripts if not kind]
+    lines = inlined.splitlines()
+    assert not [line for line in lines if line.startswith(("//", " "))]
+    written = [line.strip() for text in scripts.values() for line in text.splitlines()]
+    left = [line for line in written if line and not line.startswith("//")]
+    assert sorted(left) == sorted(filter(None, lines))
+    assert len(inlined) < 0.85 * sum(map(len, scripts.values()))
 
 
 def test_the_data_for_the_selector_leaves_out_what_it_does_not_show() -> None:
