@@ -27,12 +27,25 @@ from curator.reader._quick import quick_catalogue
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from curator.index import SigningKey
+    from curator.index import Entry, SigningKey
     from curator.reader._reader import IndexReader
     from curator.reader._values import Origin
     from curator.resolve import Catalogue
 
-__all__ = ["open_reader", "read_catalogue"]
+__all__ = ["Entry", "IndexReader", "open_reader", "read_catalogue"]
+
+
+def __getattr__(name: str) -> object:
+    """Load the types when they are first asked for: `read_catalogue` does without them."""
+    if name == "Entry":
+        from curator.index import Entry  # noqa: PLC0415
+
+        return Entry
+    if name == "IndexReader":
+        from curator.reader._reader import IndexReader  # noqa: PLC0415
+
+        return IndexReader
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def open_reader(  # noqa: PLR0913 - as open_index
