@@ -22,14 +22,18 @@ def open_index(  # noqa: PLR0913 - each has a default
 
     `location` is an `https://` address or a directory: what `v1/` stands in. `keys` are public
     keys (PEM, or files of it), of which `threshold` have to sign the head; without any, those
-    that the index names at first use are pinned. `cache` is a directory for verified documents and
-    pins, by default below the user's cache; None remembers nothing. `timeout_s` bounds each
-    document's fetch, retries included, in seconds. `offline` asks no network: what the cache has is
-    read.
+    that the index names at first use are pinned, with its own threshold. `cache` is a directory for
+    verified documents and pins, by default below the user's cache, and done without where that
+    cannot be written; None remembers nothing. `timeout_s` bounds each document's fetch, retries
+    included, in seconds; where a verified copy is at hand the head is waited for 3 s at most.
+    `offline` asks no network: what the cache has is read.
 
     Raises:
-        curator.errors.InputError: the location is none that can be read, or a key is none.
-        curator.errors.RefusedError: there is no index.
+        curator.errors.InputError: the location is none that can be read, a key is none, or more
+            keys have to sign than are given.
+        curator.errors.HostError: the directory or `cache` cannot be read or written, or the
+            certificates that this machine names cannot be loaded.
+        curator.errors.RefusedError: there is no index, or its server refuses.
         curator.errors.IntegrityError: what is there is not to be believed; `code` says why.
         curator.errors.TemporaryError: it does not answer, and there is no copy of before.
     """
@@ -42,4 +46,5 @@ def open_index(  # noqa: PLR0913 - each has a default
         cache=reader_cache(place) if cache == "" else Path(cache) if cache else None,
         timeout_s=timeout_s,
         offline=offline,
+        is_cache_required=cache != "",
     )

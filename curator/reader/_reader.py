@@ -20,9 +20,10 @@ from curator.index import (
 )
 from curator.oci import hex_of, sha256
 from curator.places import CONFIG_PATH, HEAD_PATH, generation_path, group_path, shard_path
+from curator.reader._directory import Nowhere
 from curator.reader._find import answers, holds, matches_minor, meant, wanted_frameworks
 from curator.reader._trust import Trust
-from curator.reader._values import Copy, MovedError
+from curator.reader._values import PATIENCE_S, Copy, MovedError
 from curator.resolve import OFFERED, Catalogue, catalogue, matcher
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from curator.index import Channel, Entry, Group, Shard, SigningKey, State, Tip
     from curator.oci import Digest
     from curator.reader._cache import Cache
-    from curator.reader._values import Origin
+    from curator.reader._values import Origin, Pins
 
 log = logging.getLogger(__name__)
 
@@ -226,19 +227,23 @@ class IndexReader:
         raise AssertionError
 
     def _refresh(self) -> bool:
-        before = self._cache.copy()
+        # Pins of before the fetch: what another reader sees meanwhile makes this one late, not old.
+        before, pins = self._cache.copy(), self._cache.pins()
         try:
-            return self._take(self._fetched(before), is_offline=False)
+            return self._take(self._fetched(before), pins, is_offline=False)
         except TemporaryError as error:
             if before is None:
                 raise
-            if not self.is_offline:
+            if not (self.is_offline or isinstance(self._origin, Nowhere)):
                 log.warning("reading the copy of before: %s", error)
-            return self._take(before, is_offline=True)
+            return self._take(before, pins, is_offline=True)
 
     def _fetched(self, before: Copy | None) -> Copy:
         """Return head and config as they are at the origin; one request where nothing changed."""
-        head = self._origin.get(HEAD_PATH, before.etag if before else None)
+        if before is None:
+            head = self._origin.get(HEAD_PATH)
+        else:
+            head = self._origin.get(HEAD_PATH, before.etag, within_s=PATIENCE_S)
         if head is None:
             raise RefusedError(f"no index here: {HEAD_PATH} is not there")
         if head.data is None and before is not None:
@@ -248,13 +253,12 @@ class IndexReader:
         config = self._origin.get(CONFIG_PATH)
         if config is None or config.data is None:
             raise MovedError(IntegrityError(f"{CONFIG_PATH} is missing"))
-        etag = head.etag if head.etag and head.etag.isascii() else None
+        etag = head.etag if head.etag and head.etag.isascii() and head.etag.isprintable() else None
         return Copy(data=head.data, etag=etag, seen_at=time.time(), config=config.data)
 
-    def _take(self, copy: Copy, *, is_offline: bool) -> bool:
+    def _take(self, copy: Copy, pins: Pins | None, *, is_offline: bool) -> bool:
         """Verify a head and what it names, and let the reader stand there."""
         head, config = parse_head(copy.data), parse(Config, copy.config, CONFIG_PATH)
-        pins = self._cache.pins()
         self._trust.verify(head, config, pins, is_offline=is_offline)
         tip = parse_generation(self._named(generation_path(head.gen), head.sha256), head.gen)
         if tip.generation.store != head.store:
@@ -262,12 +266,10 @@ class IndexReader:
                 f"the head is of store {head.store}, generation {head.gen} of another one"
             )
         is_new = self._tip is None or self._tip.sha256 != tip.sha256
-        if not is_offline:
-            known = self._cache.copy()
-            self._cache.pin(lambda now: self._trust.risen(now, pins, head, config))
-            self._cache.remember(copy)
-            if known is None or known.data != copy.data:
-                self._forget(tip)
+        if not is_offline and self._cache.rise(
+            lambda now: self._trust.risen(now, pins, head, config), copy
+        ):
+            self._forget(tip)
         self._tip, self._config, self._seen_at = tip, config, copy.seen_at
         self.is_offline = is_offline
         return is_new
