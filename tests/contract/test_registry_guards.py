@@ -73,6 +73,42 @@ def test_a_registry_out_there_leads_to_no_private_address(address: str) -> None:
     assert refusal(urlsplit(address).netloc, address) is None  # as is this one
 
 
+NEAR = [
+    "https://10.9.8.7/x",
+    "https://172.31.1.1:8443/x",
+    "https://192.168.1.1/x",
+    "https://100.64.0.1/x",
+    "https://[fd12:3456::1]/x",
+    "https://[::ffff:10.1.1.1]/x",
+]
+
+
+@pytest.mark.parametrize("registry", ["10.0.0.5", "192.168.7.7:5000", "[fd00::5]:443"])
+def test_a_registry_of_a_private_network_leads_into_such_networks_and_no_further(
+    registry: str,
+) -> None:
+    for address in NEAR:
+        assert refusal(registry, address) is None
+        assert "private" in str(refusal("8.8.8.8", address))
+    assert refusal(registry, "https://8.8.8.8/x") is None
+    for address in set(PRIVATE) - set(NEAR) - {"https://10.1.2.3/x", "https://172.16.0.1/x"}:
+        assert "private" in str(refusal(registry, address))
+
+
+@pytest.mark.parametrize("address", ["100.100.100.200", "192.0.0.192", "[fd20:ce::254]"])
+def test_no_registry_but_one_that_is_there_leads_to_what_a_cloud_tells_a_machine(
+    address: str,
+) -> None:
+    for registry in ("registry.example", "10.0.0.5", "[fd00::5]"):
+        assert "private" in str(refusal(registry, f"https://{address}/x"))
+    assert refusal(address, f"https://{address}:81/x") is None
+
+
+def test_a_registry_is_in_here_by_any_of_its_names() -> None:
+    assert refusal("127.1:5000", "https://127.0.0.1/x") is None
+    assert "private" in str(refusal("127.1:5000", "https://10.0.0.5/x"))
+
+
 @pytest.mark.parametrize("registry", ["registry.example", "127.0.0.1:5000"])
 @pytest.mark.parametrize(
     "address", ["http://8.8.8.8/x", "http://registry.example/x", "file:///etc/passwd", "//x", "x"]
