@@ -64,8 +64,7 @@ class HttpRegistry:
     """
 
     def __init__(self, docker_config: Path | None = None, *, deadline_s: float = 300.0) -> None:
-        config = docker_config or Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-        self._transport = Transport(config, deadline_s=deadline_s)
+        self._transport = Transport(docker_config or _docker_config(), deadline_s=deadline_s)
         self._memory = Memory()
 
     def resolve(self, reference: Reference) -> Descriptor | None:
@@ -280,6 +279,16 @@ class HttpRegistry:
         if found is None or found.digest != manifest.digest:
             now = found.digest if found else "nothing"
             raise IntegrityError(f"{target}: wrote {manifest.digest}, read back {now}")
+
+
+def _docker_config() -> Path | None:
+    """Return where docker keeps its logins, None where this user can have none."""
+    if chosen := os.environ.get("DOCKER_CONFIG"):
+        return Path(chosen)
+    try:
+        return Path.home() / ".docker"
+    except RuntimeError:  # a user without an entry in passwd, as in containers
+        return None
 
 
 def _each(do: Callable[[T], None], items: Iterable[T]) -> None:
