@@ -157,6 +157,19 @@ def test_an_upload_goes_on_at_no_other_host(address: str) -> None:
         own_path("registry.example", "https://registry.example/", address)
 
 
+@pytest.mark.parametrize(
+    ("address", "path"),
+    [
+        ("7?_state=x", "/v2/x/blobs/uploads/7?_state=x"),
+        ("?_state=x", "/v2/x/blobs/uploads/?_state=x"),
+        ("/other/7", "/other/7"),
+    ],
+)
+def test_an_upload_goes_on_relative_to_where_it_was_asked_for(address: str, path: str) -> None:
+    asked = "https://registry.example/v2/x/blobs/uploads/"
+    assert own_path("registry.example", asked, address) == path
+
+
 @pytest.fixture
 def remote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
