@@ -13,7 +13,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from curator.errors import IntegrityError, RefusedError, TemporaryError
+import curator
+from curator.errors import (
+    HostError,
+    InputError,
+    IntegrityError,
+    RefusedError,
+    TemporaryError,
+)
 from curator.oci import MANIFEST, Descriptor, Reference
 from curator.registry import HttpRegistry
 from curator.registry._guards import check_elsewhere, own_path
@@ -247,6 +254,58 @@ def test_a_proxy_of_the_environment_is_asked_for_what_is_out_there(
             with pytest.raises(TemporaryError):
                 impatient.resolve(replace(there, registry=address))
         assert proxy.asked == []
+
+
+PROXIES = ["socks5://127.0.0.1:1", "http://ada:s3cret@127.0.0.1:99999", "http://[::1", "http://"]
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_a_proxy_that_is_none_is_told_at_once(
+    proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    there = Reference(registry="registry.invalid", repository="x", tag="one")
+    start = time.monotonic()
+    for ask in (
+        lambda: HttpRegistry(tmp_path).resolve(there),
+        lambda: curator.open_index("https://registry.invalid/", cache=None),
+    ):
+        with pytest.raises(HostError, match="HTTPS_PROXY is") as caught:
+            ask()
+        assert "s3cret" not in str(caught.value)
+    assert time.monotonic() - start < SOON_S
+
+
+@pytest.mark.parametrize("text", [None, "", "no certificate"])
+def test_certificates_that_cannot_be_loaded_are_told_at_once(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "bundle.pem"
+    if text is not None:
+        bundle.write_text(text)
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    there = Reference(registry="registry.invalid", repository="x", tag="one")
+    start = time.monotonic()
+    for ask in (
+        lambda: HttpRegistry(tmp_path).resolve(there),
+        lambda: curator.open_index("https://registry.invalid/", cache=None),
+    ):
+        with pytest.raises(HostError, match=r"SSL_CERT_FILE=.*bundle\.pem cannot be loaded"):
+            ask()
+    assert time.monotonic() - start < SOON_S
+
+
+@pytest.mark.parametrize(
+    "registry", ["localhost:99999", "registry..example", f"{'a' * 70}.example", "docker.io"]
+)
+def test_what_is_no_host_is_told_at_once(registry: str, tmp_path: Path) -> None:
+    start = time.monotonic()
+    with pytest.raises(InputError):
+        HttpRegistry(tmp_path).resolve(Reference(registry=registry, repository="x", tag="one"))
+    if registry != "docker.io":
+        with pytest.raises(InputError):
+            curator.open_index(f"https://{registry}/", cache=None)
+    assert time.monotonic() - start < SOON_S
 
 
 # For how long
