@@ -140,6 +140,7 @@ PASSING: tuple[Fault, ...] = (
     Fault(kind=Kind.RESET_BEFORE),
     Fault(kind=Kind.RESET_AFTER),
     Fault(kind=Kind.TRUNCATE),
+    Fault(kind=Kind.SLOW, delay_s=0.2),
 )
 """What a client is expected to get over by itself."""
 
@@ -259,8 +260,11 @@ class FaultProxy(Listening):
         return exchange
 
     def _serve(self, handler: Handler, exchange: Exchange, body: Body) -> None:
-        exchange.fault = self.plan(exchange.request)
-        fault = exchange.fault or self.gate(exchange.request, body)
+        fault = exchange.fault = self.plan(exchange.request)
+        if fault is not None and fault.kind is Kind.SLOW:
+            time.sleep(fault.delay_s)
+            fault = None
+        fault = fault or self.gate(exchange.request, body)
         if fault is None:
             self._forward(handler, exchange, body, Fault(kind=Kind.LIE))
             return
