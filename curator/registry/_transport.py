@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
@@ -97,7 +97,7 @@ class Transport:
         def attempt() -> Answer:
             response = self._authorized(asked, scope, until)
             if follow:
-                response = self._followed(asked, response, reference.registry, until)
+                response = self._followed(asked, response, scope, until)
             return read(response, reference.registry, limit)
 
         return repeat(attempt, f"{method} {asked.url}", reference.registry, until, retried)
@@ -135,7 +135,7 @@ class Transport:
         asked = _Request("GET", _url(source.registry, path, None), headers)
         scope = Scope(source.registry, source.repository)
         response = self._authorized(asked, scope, deadline)
-        response = self._followed(asked, response, source.registry, deadline)
+        response = self._followed(asked, response, scope, deadline)
         try:
             yield _body(response, source, blob, offset)
         finally:
@@ -158,21 +158,28 @@ class Transport:
         return own_path(reference.registry, _url(reference.registry, asked, None), address)
 
     def _followed(
-        self, asked: _Request, response: BaseHTTPResponse, registry: str, deadline: Deadline
+        self, asked: _Request, response: BaseHTTPResponse, scope: Scope, deadline: Deadline
     ) -> BaseHTTPResponse:
-        """Follow redirects without our authorization: blobs may lie on a content network."""
-        url = asked.url
+        """Follow redirects: blobs may lie on a content network, which never sees who we are.
+
+        Where the registry leads within itself it still does; once elsewhere, nobody does again.
+        """
+        is_here = True
         for _ in range(MAX_REDIRECTS):
             if response.status not in REDIRECTS:
                 return response
             _drain(response)
-            target = joined(url, response.headers.get("Location", ""))
-            check_elsewhere(registry, target)
-            url = target.geturl()
-            response = self._wire.send(asked.method, url, asked.headers, None, deadline)
+            target = joined(asked.url, response.headers.get("Location", ""))
+            check_elsewhere(scope.registry, target)
+            asked = replace(asked, url=target.geturl())
+            is_here = is_here and asked.url.startswith(_url(scope.registry, "/", None))
+            if is_here:
+                response = self._authorized(asked, scope, deadline)
+            else:
+                response = self._wire.send(asked.method, asked.url, asked.headers, None, deadline)
         if response.status in REDIRECTS:
             _drain(response)
-            raise IntegrityError(f"{asked.url}: redirected more than {MAX_REDIRECTS} times")
+            raise IntegrityError(f"{scope.registry}: redirected more than {MAX_REDIRECTS} times")
         return response
 
     def _authorized(self, asked: _Request, scope: Scope, deadline: Deadline) -> BaseHTTPResponse:

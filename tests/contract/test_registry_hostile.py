@@ -289,6 +289,30 @@ def test_some_redirects_are_followed_and_not_for_ever(liar: FaultProxy, tmp_path
         registry.blob(there, Descriptor.of(blob, "x"))
 
 
+def test_a_redirect_within_a_registry_keeps_its_login(liar: FaultProxy, tmp_path: Path) -> None:
+    blob, there = b"elsewhere in here", Reference(registry=liar.address, repository="x")
+    challenge = answer(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+    led = hopping(1, blob)
+    liar.plan = lambda asked: led(asked) if "authorization" in asked.headers else challenge
+    registry = logged_in(tmp_path / "docker", liar.address)
+    assert registry.blob(there, Descriptor.of(blob, "x")) == blob
+
+
+def test_who_leads_back_into_a_registry_does_not_use_our_login(
+    liar: FaultProxy, tmp_path: Path
+) -> None:
+    challenge = answer(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+    back = answer(307, headers={"Location": f"http://{liar.address}/secret"})
+    with FaultProxy(plan=always(back)) as network:
+        away = answer(307, headers={"Location": f"http://{network.address}/"})
+        liar.plan = lambda asked: away if "authorization" in asked.headers else challenge
+        registry = logged_in(tmp_path / "docker", liar.address)
+        with pytest.raises(CuratorError):
+            registry.blob(Reference(registry=liar.address, repository="x"), Descriptor.of(b"", "x"))
+        told = [e.request for e in liar.exchanges if e.request.path == "/secret"]
+        assert [request.headers.get("authorization") for request in told] == [None]
+
+
 def test_every_redirect_is_looked_at(liar: FaultProxy, tmp_path: Path) -> None:
     with FaultProxy(plan=always(answer(307, headers={"Location": OTHER_HOST}))) as network:
         liar.plan = always(answer(307, headers={"Location": f"http://{network.address}/blob"}))
