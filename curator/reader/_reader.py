@@ -134,6 +134,7 @@ class IndexReader:
 
         Raises:
             InputError: a version is neither a beginning nor a range.
+            HostError: the directory of the index, or the cache that was asked for, does not work.
             RefusedError: the index was never read, or its server refuses.
             IntegrityError: a document is missing or not what its hash says.
             TemporaryError: it could not be fetched.
@@ -161,6 +162,7 @@ class IndexReader:
 
         Raises:
             RefusedError: the image is quarantined; or as `entries`.
+            HostError: as `entries`.
             IntegrityError: as `entries`.
             TemporaryError: as `entries`.
         """
@@ -178,9 +180,13 @@ class IndexReader:
         return found
 
     def catalogue(self) -> Catalogue:
-        """Return all images as a resolver looks through them; made once for each state.
+        """Return all images as a resolver looks through them, whatever became of them.
+
+        It is made once for each state.
 
         Raises:
+            HostError: as `entries`.
+            RefusedError: as `entries`.
             IntegrityError: as `entries`.
             TemporaryError: as `entries`.
         """
@@ -203,7 +209,8 @@ class IndexReader:
         """Look for a newer state; True if there was one.
 
         Raises:
-            RefusedError: there is no index.
+            HostError: as `entries`.
+            RefusedError: there is no index, or its server refuses.
             IntegrityError: what is there is not to be believed; the subclass says why.
             TemporaryError: it does not answer, and there is no copy of before.
         """
