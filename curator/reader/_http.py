@@ -97,8 +97,13 @@ class WebOrigin:
                 time.sleep(pause_s)
 
     def _attempt(self, url: str, etag: str | None, until: _Until) -> Fetched | None:
-        for _ in range(MAX_REDIRECTS + 1):
-            response = self._send(url, etag, until)
+        for hop in range(MAX_REDIRECTS + 1):
+            try:
+                response = self._send(url, etag, until)
+            except InputError as error:
+                if not hop:
+                    raise
+                raise IntegrityError(f"a redirect leads to {_shown(url)}: {error}") from error
             if response.status not in REDIRECTED:
                 return _answer(response, url)
             wire.close(response)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from tests.publishing import Farm
 
-SOON_S = 2.0
+SOON_S = 2.5  # less than a head is waited for
 
 
 @pytest.fixture(scope="module", autouse=True)
