@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
     Address = IPv4Address | IPv6Address
 
-_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_HOST = re.compile(
+    r"(?:[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+)
 _NAT64 = IPv6Network("64:ff9b::/96")
 # RFC 1918, RFC 6598 (which is_private leaves out), RFC 4193.
 _NETWORKS = tuple(

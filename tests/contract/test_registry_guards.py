@@ -157,6 +157,8 @@ def test_an_upload_goes_on_at_the_same_host(address: str, path: str) -> None:
         "https://other.example\\@registry.example/x",
         "//other.example/x",
         "https://registry.example.other.example/x",
+        "https://registry..example/x",
+        f"https://{'a' * 64}.example/x",
     ],
 )
 def test_an_upload_goes_on_at_no_other_host(address: str) -> None:
