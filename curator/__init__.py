@@ -3,7 +3,12 @@
 For tools that read what was published:
 
     index = curator.open_index("https://images.example/index/")
-    print(index.reference(index.find("cupy:14.2")))
+    entry = index.find("cupy:14.2")
+    if entry is not None:
+        print(index.reference(entry))
+
+The types, for annotations: `from curator.reader import Entry, IndexReader`; what can go wrong:
+`curator.errors`.
 """
 
 from __future__ import annotations
@@ -11,50 +16,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from curator.reader._reader import IndexReader
+    from curator._open import open_index
 
 __all__ = ["open_index"]
 
 
-def open_index(  # noqa: PLR0913 - each has a default
-    location: str | Path,
-    *,
-    keys: Sequence[bytes | str | Path] = (),
-    threshold: int = 1,
-    cache: Path | str | None = "",
-    timeout_s: float = 30.0,
-    offline: bool = False,
-) -> IndexReader:
-    """Open a published index and verify its newest state.
+def __getattr__(name: str) -> object:
+    """Load the reader when it is first asked for: importing curator costs nothing."""
+    if name == "open_index":
+        from curator._open import open_index  # noqa: PLC0415
 
-    `location` is an `https://` address or a directory: what `v1/` stands in. `keys` are public
-    keys (PEM, or files of it), of which `threshold` have to sign the head; without any, those
-    that the index names at first use are pinned. `cache` is a directory for verified documents and
-    pins, by default below the user's cache; None remembers nothing. `timeout_s` bounds each
-    document's fetch, retries included, in seconds. `offline` asks no network: what the cache has is
-    read.
-
-    Raises:
-        curator.errors.InputError: the location is none that can be read, or a key is none.
-        curator.errors.RefusedError: there is no index.
-        curator.errors.IntegrityError: what is there is not to be believed; `code` says why.
-        curator.errors.TemporaryError: it does not answer, and there is no copy of before.
-    """
-    from pathlib import Path  # noqa: PLC0415 - importing curator costs nothing
-
-    from curator.reader import open_reader  # noqa: PLC0415
-    from curator.settings import located, reader_cache  # noqa: PLC0415
-
-    # A relative path is another place in another directory.
-    place = located(str(location), Path.cwd())
-    return open_reader(
-        place,
-        keys=keys,
-        threshold=threshold,
-        cache=reader_cache(place) if cache == "" else Path(cache) if cache else None,
-        timeout_s=timeout_s,
-        offline=offline,
-    )
+        return open_index
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -176,7 +176,7 @@ class Descriptor:
         """
         media_type, digest, size = value.get("mediaType"), value.get("digest"), value.get("size")
         valid = isinstance(media_type, str) and isinstance(digest, str)
-        if not (valid and isinstance(size, int) and _DIGEST.fullmatch(str(digest)) and size >= 0):
+        if not (valid and type(size) is int and _DIGEST.fullmatch(str(digest)) and size >= 0):
             raise IntegrityError(f"not a descriptor: {str(value)[:200]}")
         return cls(media_type=str(media_type), digest=Digest(str(digest)), size=size)
 
@@ -237,21 +237,25 @@ class Manifest:
         return (Descriptor.from_json(config), *self._descriptors("layers"))
 
     def _descriptors(self, field: str) -> tuple[Descriptor, ...]:
+        return tuple(Descriptor.from_json(item) for item in self._objects(field))
+
+    def _objects(self, field: str) -> list[dict[str, Any]]:
         values = self.json().get(field)
         if not isinstance(values, list) or not all(isinstance(item, dict) for item in values):
             raise IntegrityError(f"manifest {self.digest} has no list of {field}")
-        return tuple(Descriptor.from_json(item) for item in values)
+        return values
 
     def platform_digest(self, platform: Platform) -> Digest:
         """Return the digest of the image manifest for one platform.
 
         Raises:
-            IntegrityError: an index that does not list the platform.
+            IntegrityError: an index that does not list the platform, or is misshapen.
         """
         if not self.is_index:
             return self.digest
-        for item in self.json()["manifests"]:
-            where = item.get("platform") or {}
-            if (where.get("os"), where.get("architecture")) == (platform.os, platform.architecture):
-                return parse_digest(item["digest"])
+        for item in self._objects("manifests"):
+            where = item.get("platform")
+            found = (where.get("os"), where.get("architecture")) if isinstance(where, dict) else ()
+            if found == (platform.os, platform.architecture):
+                return Descriptor.from_json(item).digest
         raise IntegrityError(f"index {self.digest} holds no image for {platform}")

@@ -10,19 +10,23 @@ context are used; there is no credential store of ours.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from curator.errors import Diagnostic, InputError
+from curator.errors import Diagnostic, HostError, InputError
 from curator.oci import Reference, hex_of, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from curator.matrix import FarmConfig, Tree
+
+log = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 1024 * 1024
 SECTIONS = ("matrix", "dockerfiles")
@@ -60,17 +64,45 @@ class Overrides:
 
 
 def cache_directory(environ: Mapping[str, str]) -> Path:
-    """Return where downloads, engine state and logs are kept for this user."""
+    """Return where downloads, engine state and logs are kept for this user.
+
+    Raises:
+        HostError: nothing says where, and the user has no home.
+    """
     if chosen := environ.get("CURATOR_CACHE"):
         return Path(chosen).absolute()
-    home = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or Path.home()) / ".cache"
-    return Path(home).absolute() / "curator"
+    if home := environ.get("XDG_CACHE_HOME"):
+        return Path(home).absolute() / "curator"
+    try:
+        return Path(environ.get("HOME") or Path.home()).absolute() / ".cache/curator"
+    except RuntimeError as error:  # a user without an entry in passwd, as in containers
+        raise HostError("this user has no home: set CURATOR_CACHE to a directory") from error
 
 
-def reader_cache(location: str) -> Path:
-    """Return where what is read of an index is remembered."""
-    name = hex_of(sha256(location.rstrip("/").encode()))[:16]
-    return cache_directory(os.environ) / "index" / name
+def reader_cache(location: str) -> Path | None:
+    """Return where what is read of an index is remembered; None where this user has no home.
+
+    The query of an address is no part of that: a new SAS does not make it another index.
+    """
+    try:
+        cache = cache_directory(os.environ)
+    except HostError as error:
+        log.warning("%s: what is read of an index is forgotten when this ends", error)
+        return None
+    return cache / "index" / hex_of(sha256(_place(location).encode()))[:16]
+
+
+def _place(location: str) -> str:
+    """Return what makes a location another one: scheme and host in lower case, and the path."""
+    if not location.lower().startswith(("https:", "http:")):
+        return location.rstrip("/")
+    try:
+        parts = urlsplit(location)
+    except ValueError:  # whoever opens it says what is wrong
+        return location
+    usual = ":443" if parts.scheme == "https" else ":80"
+    host = parts.netloc.lower().removesuffix(usual)
+    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
 
 
 def find_root(start: Path) -> Path:

@@ -4,7 +4,8 @@
   head is named by hash, so this one signature covers the whole index.
 - An image is signed as cosign does it: a manifest under the tag `sha256-<hex>.sig` whose layers
   are simple-signing payloads, each with its signature in an annotation. `cosign verify` reads it.
-- A signature counts once for each trusted key; a threshold of keys has to have signed.
+- A signature counts once for each trusted key; a threshold of keys has to have signed. What
+  stands beside it does no harm: a layer that is misshapen or cannot be read counts for nothing.
 - Keys: ECDSA P-256 (what cosign has) or Ed25519.
 
 Source: https://github.com/secure-systems-lab/dsse/blob/master/protocol.md,
@@ -24,7 +25,13 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from curator.errors import Diagnostic, InputError, IntegrityError, SignatureError
+from curator.errors import (
+    Diagnostic,
+    InputError,
+    IntegrityError,
+    RefusedError,
+    SignatureError,
+)
 from curator.index import Signature, SigningKey
 from curator.oci import CONFIG, MANIFEST, Descriptor, Manifest, canonical_json, hex_of
 
@@ -40,6 +47,9 @@ HEAD_TYPE: Final = "application/vnd.curator.head.v1+json"
 SIMPLE_SIGNING: Final = "application/vnd.dev.cosign.simplesigning.v1+json"
 ANNOTATION: Final = "dev.cosignproject.cosign/signature"
 CURVE: Final = "secp256r1"
+# Anybody who may push can add to an image's signatures: the newest are looked at, and small ones.
+MAX_SIGNATURES: Final = 100
+MAX_PAYLOAD_BYTES: Final = 64 * 1024
 
 _Private = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
@@ -203,13 +213,23 @@ def payload(repository: str, digest: Digest) -> bytes:
 
 
 def signed_image(
-    made: Signer, repository: str, digest: Digest, before: Manifest | None
+    made: Signer,
+    repository: str,
+    digest: Digest,
+    before: Manifest | None,
+    is_there: Callable[[Descriptor], bool] = lambda _: True,
 ) -> tuple[Manifest, tuple[bytes, ...]]:
-    """Return the manifest of an image's signatures with ours added, and the blobs it needs."""
+    """Return the manifest of an image's signatures with ours added, and the blobs it needs.
+
+    Others' signatures are kept, the newest of them, if they are whole and `is_there` says that
+    their payload is: a registry takes no manifest that names what it has not.
+    """
     data = payload(repository, digest)
-    layer = Descriptor.of(data, SIMPLE_SIGNING).to_json()
-    own = [{**layer, "annotations": {ANNOTATION: found.sig}} for found in made.sign(data)]
-    layers = [*_layers(before), *own]
+    layer = Descriptor.of(data, SIMPLE_SIGNING)
+    own = [{**layer.to_json(), "annotations": {ANNOTATION: found.sig}} for found in made.sign(data)]
+    others = {blob for blob, _ in _layers(before) if blob != layer}
+    there = {layer, *filter(is_there, others)}
+    layers = [*(old for blob, old in _layers(before) if blob in there), *own]
     config = canonical_json(
         {
             "architecture": "",
@@ -240,13 +260,15 @@ def verify_image(
         SignatureError: fewer than `threshold` of them signed this digest.
     """
     good: set[str] = set()
-    for layer in _layers(manifest):
-        descriptor = Descriptor.from_json(layer)
-        signature = (layer.get("annotations") or {}).get(ANNOTATION)
-        if descriptor.media_type != SIMPLE_SIGNING or not isinstance(signature, str):
+    payloads: dict[Descriptor, bytes | None] = {}
+    for blob, layer in _layers(manifest):
+        signature = layer["annotations"].get(ANNOTATION)
+        if blob.media_type != SIMPLE_SIGNING or not isinstance(signature, str):
             continue
-        data = read(descriptor)
-        if _digest_of(data) == digest:
+        if blob not in payloads:
+            payloads[blob] = _payload_about(digest, blob, read)
+        data = payloads[blob]
+        if data is not None:
             good |= {key.keyid for key in keys if _is_signed(key, signature, data)}
     if len(good) < max(1, threshold):
         raise SignatureError(
@@ -255,11 +277,33 @@ def verify_image(
         )
 
 
-def _layers(manifest: Manifest | None) -> list[dict[str, Any]]:
+def _layers(manifest: Manifest | None) -> list[tuple[Descriptor, dict[str, Any]]]:
+    """Return the newest layers of a manifest of signatures; what is misshapen is none of them."""
     layers = manifest.json().get("layers") if manifest else []
-    if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
-        raise IntegrityError("a manifest of signatures has no list of layers")
-    return layers
+    found = [_layer(value) for value in layers] if isinstance(layers, list) else []
+    return [layer for layer in found if layer is not None][-MAX_SIGNATURES:]
+
+
+def _layer(value: object) -> tuple[Descriptor, dict[str, Any]] | None:
+    if not isinstance(value, dict) or not isinstance(value.get("annotations"), dict):
+        return None
+    try:
+        return Descriptor.from_json(value), value
+    except IntegrityError:
+        return None
+
+
+def _payload_about(
+    digest: Digest, blob: Descriptor, read: Callable[[Descriptor], bytes]
+) -> bytes | None:
+    """Return a payload if it can be read and is about a digest; else it counts for nothing."""
+    if blob.size > MAX_PAYLOAD_BYTES:
+        return None
+    try:
+        data = read(blob)
+    except (IntegrityError, RefusedError):
+        return None
+    return data if _digest_of(data) == digest else None
 
 
 def _digest_of(data: bytes) -> str | None:

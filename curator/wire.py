@@ -23,6 +23,8 @@ from urllib.request import getproxies_environment, proxy_bypass
 
 import urllib3
 
+from curator.errors import Diagnostic, HostError, InputError
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable, Iterator, Mapping
@@ -70,21 +72,27 @@ class Wire:
 
         Raises:
             urllib3.exceptions.HTTPError: no answer came.
+            InputError: no server can have this address.
+            HostError: this machine names a proxy or certificates that cannot be used.
         """
         left_s = deadline.left_s
         if left_s <= 0:
             raise urllib3.exceptions.TimeoutError(_GONE)
-        return self._manager(url).request(
-            method,
-            url,
-            headers=dict(headers),
-            body=body,
-            timeout=urllib3.Timeout(connect=min(CONNECT_S, left_s), read=left_s),
-            retries=False,
-            redirect=False,
-            preload_content=False,
-            decode_content=False,
-        )
+        try:
+            return self._manager(url).request(
+                method,
+                url,
+                headers=dict(headers),
+                body=body,
+                timeout=urllib3.Timeout(connect=min(CONNECT_S, left_s), read=left_s),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+        except urllib3.exceptions.LocationValueError as error:
+            message = f"no address of a server: {urlsplit(url).netloc.rpartition('@')[2][:200]!r}"
+            raise InputError(Diagnostic(code="address", message=message)) from error
 
     def close(self) -> None:
         """Close every connection."""
@@ -192,11 +200,18 @@ class _TlsPool(urllib3.HTTPSConnectionPool):
 def _new_manager(scheme: str, proxy: str | None) -> urllib3.PoolManager:
     options: dict[str, Any] = {"maxsize": CONNECTIONS}
     if scheme == "https":
-        bundle = os.environ.get("SSL_CERT_FILE") or None
-        options["ssl_context"] = ssl.create_default_context(cafile=bundle)
+        options["ssl_context"] = _trusting(os.environ.get("SSL_CERT_FILE") or None)
     manager = _proxied(proxy, options) if proxy else urllib3.PoolManager(**options)
     manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
     return manager
+
+
+def _trusting(bundle: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=bundle)
+    except OSError as error:  # ssl.SSLError is one
+        told = f"SSL_CERT_FILE={bundle}" if bundle else "this machine's certificates"
+        raise HostError(f"{told} cannot be loaded: {error}") from error
 
 
 def _proxied(proxy: str, options: dict[str, Any]) -> urllib3.PoolManager:
@@ -207,9 +222,27 @@ def _proxied(proxy: str, options: dict[str, Any]) -> urllib3.PoolManager:
 
 
 def _proxy(url: str) -> str | None:
-    """Return the proxy that this environment has for an address."""
+    """Return the proxy that this environment has for an address.
+
+    Raises:
+        HostError: it is none that can be used.
+    """
     parts = urlsplit(url)
     found = getproxies_environment().get(parts.scheme)
     if not found or is_loopback(parts.netloc) or proxy_bypass(parts.netloc):
         return None
-    return found if "://" in found else f"http://{found}"
+    proxy = found if "://" in found else f"http://{found}"
+    if not _is_proxy(proxy):
+        shown = proxy.rpartition("@")[2][:200]  # what stands before that is a login
+        name = f"{parts.scheme.upper()}_PROXY"
+        raise HostError(f"{name} is {shown!r}: a proxy is http://HOST:PORT or https://HOST:PORT")
+    return proxy
+
+
+def _is_proxy(proxy: str) -> bool:
+    try:
+        parts = urlsplit(proxy)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)

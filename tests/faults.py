@@ -48,6 +48,8 @@ class Kind(StrEnum):
     TRUNCATE = "truncate"  # half of the answer's body; without a body, as `RESET_AFTER`
     CORRUPT = "corrupt"  # the first byte of the answer's body is another one
     LIE = "lie"  # `headers` replace those of the answer
+    RENAME = "rename"  # the registry did it, and says so with another `status`
+    SLOW = "slow"  # nothing is wrong but the time: it takes `delay_s`
     NO_MOUNT = "no-mount"  # a registry that does not mount: it opens a plain upload instead
     HOLD = "hold"  # the connection breaks within the request's body, the registry saw none of it
     TEAR = "tear"  # as `HOLD`, and the registry saw half of the body
@@ -138,6 +140,7 @@ PASSING: tuple[Fault, ...] = (
     Fault(kind=Kind.RESET_BEFORE),
     Fault(kind=Kind.RESET_AFTER),
     Fault(kind=Kind.TRUNCATE),
+    Fault(kind=Kind.SLOW, delay_s=0.2),
 )
 """What a client is expected to get over by itself."""
 
@@ -257,8 +260,11 @@ class FaultProxy(Listening):
         return exchange
 
     def _serve(self, handler: Handler, exchange: Exchange, body: Body) -> None:
-        exchange.fault = self.plan(exchange.request)
-        fault = exchange.fault or self.gate(exchange.request, body)
+        fault = exchange.fault = self.plan(exchange.request)
+        if fault is not None and fault.kind is Kind.SLOW:
+            time.sleep(fault.delay_s)
+            fault = None
+        fault = fault or self.gate(exchange.request, body)
         if fault is None:
             self._forward(handler, exchange, body, Fault(kind=Kind.LIE))
             return
@@ -296,12 +302,13 @@ class FaultProxy(Listening):
                 response.read()
                 handler.reset()
                 return
-            exchange.status = response.status
+            renamed = fault.kind is Kind.RENAME
+            exchange.status = fault.status if renamed else response.status
             chunks = _chunks(response, length // 2 if fault.kind is Kind.TRUNCATE else None)
             if fault.kind is Kind.CORRUPT:
                 chunks = _corrupted(chunks)
             headers = _headers(response, fault)
-            handler.reply(response.status, headers, exchange.counting(chunks))
+            handler.reply(exchange.status, headers, exchange.counting(chunks))
             if fault.kind is Kind.TRUNCATE:
                 handler.reset()
 

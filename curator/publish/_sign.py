@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from curator.errors import SignatureError, TemporaryError
+from curator.errors import IntegrityError, SignatureError, TemporaryError
 from curator.oci import Reference
 from curator.sign import signature_tag, signed_image, verify_image
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from curator.index import SigningKey
-    from curator.oci import Manifest
+    from curator.oci import Descriptor, Manifest
     from curator.ports import Registry
     from curator.publish._values import Target
 
@@ -38,10 +38,19 @@ def sign_image(image: Reference, target: Target) -> bool:
             if before is not None and is_signed(image, keys, len(keys), target.registry):
                 return wrote
             repository = Reference(registry=image.registry, repository=image.repository)
-            manifest, blobs = signed_image(signer, str(repository), digest, before)
+            manifest, blobs = signed_image(
+                signer, str(repository), digest, before, lambda blob: _is_there(image, blob, target)
+            )
             target.registry.put(repository, manifest, blobs, tag=tag)
             wrote = True
     raise TemporaryError(f"{image}: others signed it at the same time, again and again: try again")
+
+
+def _is_there(image: Reference, blob: Descriptor, target: Target) -> bool:
+    try:
+        return target.registry.has(image, blob)
+    except IntegrityError:  # of another size
+        return False
 
 
 def is_signed(

@@ -28,14 +28,27 @@ from curator.reader._quick import quick_catalogue
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from curator.index import SigningKey
+    from curator.index import Entry, SigningKey
     from curator.reader._reader import IndexReader
     from curator.reader._values import Origin
     from curator.resolve import Catalogue
 
-__all__ = ["open_reader", "read_catalogue", "read_documents"]
+__all__ = ["Entry", "IndexReader", "open_reader", "read_catalogue", "read_documents"]
 
 HASH_DIGITS: Final = 64
+
+
+def __getattr__(name: str) -> object:
+    """Load the types when they are first asked for: `read_catalogue` does without them."""
+    if name == "Entry":
+        from curator.index import Entry  # noqa: PLC0415
+
+        return Entry
+    if name == "IndexReader":
+        from curator.reader._reader import IndexReader  # noqa: PLC0415
+
+        return IndexReader
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def open_reader(  # noqa: PLR0913 - as open_index
@@ -46,22 +59,27 @@ def open_reader(  # noqa: PLR0913 - as open_index
     cache: Path | None = None,
     timeout_s: float = 30.0,
     offline: bool = False,
+    is_cache_required: bool = False,
 ) -> IndexReader:
     """Open the index at `location`; `curator.open_index` documents the parameters.
 
+    A cache that cannot be written is done without, unless it is required.
+
     Raises:
-        InputError: the location is none that can be read, or a key is none.
+        InputError: the location is none that can be read, a key is none, or more keys have to sign
+            than are given.
+        HostError: the cache is required and does not work.
         RefusedError: there is no index.
         IntegrityError: what is there is not to be believed; the subclass says why.
         TemporaryError: it does not answer, and there is no copy of before.
     """
+    trusted = _trusted(keys, threshold)
     origin = Nowhere() if offline else _origin(location, timeout_s)
     try:
         from curator.reader._reader import IndexReader  # noqa: PLC0415 - loads the index's models
 
-        reader = IndexReader(
-            origin, Cache(cache), trusted=[_key(key) for key in keys], threshold=threshold
-        )
+        memory = Cache(cache, is_required=is_cache_required)
+        reader = IndexReader(origin, memory, trusted=trusted, threshold=threshold)
         reader.refresh()
     except BaseException:
         origin.close()
@@ -83,7 +101,7 @@ def read_catalogue(  # noqa: PLR0913 - as open_index
     Where the cache holds the catalogue of the very head that stands at `location`, nothing else
     is read. Raises as `open_reader`.
     """
-    if cache is not None and not keys:
+    if cache is not None and not _trusted(keys, threshold):
         origin = Nowhere() if offline else _origin(location, timeout_s)
         try:
             found = quick_catalogue(origin, Cache(cache))
@@ -108,6 +126,20 @@ def _origin(location: str, timeout_s: float) -> Origin:
 
         return WebOrigin(location, timeout_s)
     return DirectoryOrigin.at(location)
+
+
+def _trusted(keys: Sequence[bytes | str | Path], threshold: int) -> tuple[SigningKey, ...]:
+    """Return the keys that are given, each once.
+
+    Raises:
+        InputError: a key is none, or more of them have to sign than there are.
+    """
+    found = {key.keyid: key for key in map(_key, keys)}
+    if 1 <= threshold <= max(1, len(found)):
+        return tuple(found.values())
+    message = f"{threshold} of {len(found)} given keys cannot sign"
+    hint = "without any keys, those of the index have to sign, by its own threshold"
+    raise InputError(Diagnostic(code="threshold", message=message, hint=hint))
 
 
 def _key(key: bytes | str | Path) -> SigningKey:

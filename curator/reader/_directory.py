@@ -41,7 +41,13 @@ class DirectoryOrigin:
             raise InputError(Diagnostic(code="location", message=f"not a path: {location!r}"))
         return cls(Path(location))
 
-    def get(self, path: str, etag: str | None = None) -> Fetched | None:
+    def get(
+        self,
+        path: str,
+        etag: str | None = None,
+        *,
+        within_s: float | None = None,  # noqa: ARG002 - a directory is not waited for
+    ) -> Fetched | None:
         """Return a document, or None where there is none."""
         try:
             with (self.root / path).open("rb") as file:
@@ -62,9 +68,15 @@ class DirectoryOrigin:
 class Nowhere:
     """No place at all: what a reader that was asked to stay offline reads."""
 
-    def get(self, path: str, etag: str | None = None) -> Fetched | None:
+    def get(
+        self,
+        path: str,
+        etag: str | None = None,  # noqa: ARG002 - nothing is asked
+        *,
+        within_s: float | None = None,  # noqa: ARG002 - nor waited for
+    ) -> Fetched | None:
         """Raise, as a place does that does not answer."""
-        raise TemporaryError(f"asked to stay offline: {path}{' is remembered' if etag else ''}")
+        raise TemporaryError(f"asked to stay offline, and no copy of {path} is at hand")
 
     def close(self) -> None:
         """There is nothing to let go of."""

@@ -1,31 +1,33 @@
-"""Which parts of an index a question is about."""
+"""Which parts of an index a question is about, and which entry a name means."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from curator.compat import begins
-from curator.index import minor_of
+from curator.index import instant, minor_of
+from curator.resolve import OFFERED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable, Mapping
 
-    from curator.index import Entry
+    from curator.index import Entry, State
+    from curator.oci import Digest
 
-
-def matches_version(version: str, wanted: str | None) -> bool:
-    """Say whether a version is the wanted one."""
-    return wanted is None or begins(version, wanted)
+# Of several entries with one digest: what is offered, and before all others what is refused.
+_STANDING: Final[Mapping[State, int]] = {
+    "active": 3,
+    "candidate": 3,
+    "deprecated": 2,
+    "quarantined": 1,
+}
 
 
 def matches_minor(minor: str, wanted: str | None) -> bool:
-    """Say whether versions of a minor can be wanted: 14.2 for `14`, `14.2` and `14.2.0`."""
-    return wanted is None or begins(minor, wanted) or minor_of(wanted) == minor
-
-
-def matches_cuda(cuda: str, wanted: str | None) -> bool:
-    """Say whether a CUDA version is the wanted one."""
-    return wanted is None or begins(cuda, wanted)
+    """Say whether versions of a minor can be wanted: 14.2 for `14`, `14.2`, `14.2.0` and ranges."""
+    if wanted is None or not wanted[:1].isdigit():
+        return True
+    return begins(minor, wanted) or minor_of(wanted) == minor
 
 
 def wanted_frameworks(name: str, known: Collection[str]) -> Collection[str]:
@@ -38,7 +40,24 @@ def wanted_frameworks(name: str, known: Collection[str]) -> Collection[str]:
     return {framework for framework in known if name.startswith(f"{framework}-")}
 
 
-def names_of(entry: Entry) -> set[str]:
-    """Return what an entry is asked for by; its moving tags are its group's to know."""
+def answers(entry: Entry, name: str) -> bool:
+    """Say whether an entry answers to a name: to id and digest always, else if it is offered."""
+    if name in {entry.id, entry.digest}:
+        return True
     tags = {f"{entry.repository}:{tag}" for tag in entry.tags}
-    return {entry.id, entry.cell, entry.digest, *tags}
+    return entry.status.state in OFFERED and name in {entry.cell, *tags}
+
+
+def holds(entry: Entry, name: str, digest: Digest) -> bool:
+    """Say whether an entry is the one on which a moving tag (`repository:tag`) stands."""
+    place = entry.repository, entry.digest
+    return place == (name.rpartition(":")[0], digest) and entry.status.state in OFFERED
+
+
+def meant(entries: Iterable[Entry]) -> Entry | None:
+    """Return the entry that is meant where several answer: the newest of the best state."""
+    return max(entries, key=_order, default=None)
+
+
+def _order(entry: Entry) -> tuple[int, str]:
+    return _STANDING.get(entry.status.state, 0), instant(entry.published)

@@ -34,10 +34,14 @@ BACKOFF_S, BACKOFF_CAP_S = 0.1, 5.0
 
 @dataclass(frozen=True, slots=True)
 class _Passing(Exception):  # noqa: N818 - it may pass, and then it is no error
-    """Something that may be over in a moment; `wait_s` is what the server asks for."""
+    """Something that may be over in a moment; `wait_s` is what the server asks for.
+
+    `is_absent` says that no server was there at all.
+    """
 
     told: str
     wait_s: float = 0.0
+    is_absent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,9 @@ class WebOrigin:
         """Close the connections."""
         self._wire.close()
 
-    def get(self, path: str, etag: str | None = None) -> Fetched | None:
+    def get(
+        self, path: str, etag: str | None = None, *, within_s: float | None = None
+    ) -> Fetched | None:
         """Return a document, that it is unchanged, or None where there is none.
 
         Raises:
@@ -75,7 +81,8 @@ class WebOrigin:
             RefusedError: the server says no.
             IntegrityError: the answer is larger than any document, or leads elsewhere.
         """
-        until, number = _Until(time.monotonic() + self._timeout_s), 0
+        patience_s = self._timeout_s if within_s is None else min(within_s, self._timeout_s)
+        until, number = _Until(time.monotonic() + patience_s), 0
         base = self._base.path if self._base.path.endswith("/") else f"{self._base.path}/"
         url = self._base._replace(path=f"{base}{path}").geturl()
         while True:
@@ -85,13 +92,18 @@ class WebOrigin:
             except _Passing as failure:
                 pause_s = random.uniform(0, min(BACKOFF_CAP_S, BACKOFF_S * 2**number))  # noqa: S311 - jitter
                 pause_s += failure.wait_s
-                if pause_s > until.left_s:
+                if pause_s > until.left_s or (failure.is_absent and within_s is not None):
                     raise TemporaryError(f"{_shown(url)}: {failure.told}") from failure
                 time.sleep(pause_s)
 
     def _attempt(self, url: str, etag: str | None, until: _Until) -> Fetched | None:
-        for _ in range(MAX_REDIRECTS + 1):
-            response = self._send(url, etag, until)
+        for hop in range(MAX_REDIRECTS + 1):
+            try:
+                response = self._send(url, etag, until)
+            except InputError as error:
+                if not hop:
+                    raise
+                raise IntegrityError(f"a redirect leads to {_shown(url)}: {error}") from error
             if response.status not in REDIRECTED:
                 return _answer(response, url)
             wire.close(response)
@@ -109,7 +121,14 @@ class WebOrigin:
                 f"{_shown(url)}: {error}: for a private CA set SSL_CERT_FILE to it"
             ) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _Passing(_told(error)) from error
+            raise _Passing(_told(error), is_absent=_is_absent(error)) from error
+
+
+def _is_absent(error: Exception) -> bool:
+    """Say whether nobody is there: a name without address, or a port without a server."""
+    if isinstance(error, urllib3.exceptions.ProxyError):
+        return _is_absent(error.original_error)
+    return isinstance(error, urllib3.exceptions.NewConnectionError)
 
 
 def _address(base: str) -> SplitResult:

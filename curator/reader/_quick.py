@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from curator.errors import IntegrityError, TemporaryError
 from curator.oci import Digest, hex_of
 from curator.places import HEAD_PATH
+from curator.reader._directory import Nowhere
+from curator.reader._values import PATIENCE_S
 from curator.resolve import Catalogue
 
 if TYPE_CHECKING:
@@ -36,9 +38,10 @@ def quick_catalogue(origin: Origin, cache: Cache) -> Catalogue | None:
     if before is None or data is None:
         return None
     try:
-        fetched = origin.get(HEAD_PATH, before.etag)
+        fetched = origin.get(HEAD_PATH, before.etag, within_s=PATIENCE_S)
     except TemporaryError as error:
-        log.warning("reading the copy of before: %s", error)
+        if not isinstance(origin, Nowhere):
+            log.warning("reading the copy of before: %s", error)
     else:
         if fetched is None or fetched.data not in {None, before.data}:
             return None

@@ -20,25 +20,20 @@ from curator.index import (
 )
 from curator.oci import hex_of, sha256
 from curator.places import CONFIG_PATH, HEAD_PATH, generation_path, group_path, shard_path
-from curator.reader._find import (
-    matches_cuda,
-    matches_minor,
-    matches_version,
-    names_of,
-    wanted_frameworks,
-)
+from curator.reader._directory import Nowhere
+from curator.reader._find import answers, holds, matches_minor, meant, wanted_frameworks
 from curator.reader._trust import Trust
-from curator.reader._values import Copy, MovedError
-from curator.resolve import Catalogue, catalogue
+from curator.reader._values import PATIENCE_S, Copy, MovedError
+from curator.resolve import OFFERED, Catalogue, catalogue, matcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from types import TracebackType
 
-    from curator.index import Channel, Entry, Group, Shard, SigningKey, Tip
+    from curator.index import Channel, Entry, Group, Shard, SigningKey, State, Tip
     from curator.oci import Digest
     from curator.reader._cache import Cache
-    from curator.reader._values import Origin
+    from curator.reader._values import Origin, Pins
 
 log = logging.getLogger(__name__)
 
@@ -128,41 +123,70 @@ class IndexReader:
         version: str | None = None,
         cuda: str | None = None,
         channel: Channel | None = None,
+        states: Collection[State] = OFFERED,
     ) -> tuple[Entry, ...]:
         """Return entries, reading no more shards than needed, by id.
 
-        `version` and `cuda` are whole versions or beginnings of them: `14`, `14.2`, `14.2.0`.
+        `version` and `cuda` are whole versions, beginnings of them (`14`, `14.2`, `14.2.0`) or
+        ranges (`>=14.1,<15`). `states` are those that are offered (active, candidate, deprecated)
+        unless others are asked for: what failed a gate, was yanked, quarantined or has expired is
+        no answer to "what is there".
 
         Raises:
+            InputError: a version is neither a beginning nor a range.
+            HostError: the directory of the index, or the cache that was asked for, does not work.
+            RefusedError: the index was never read, or its server refuses.
             IntegrityError: a document is missing or not what its hash says.
             TemporaryError: it could not be fetched.
         """
+        is_version, is_cuda = matcher("version", version), matcher("cuda", cuda)
 
         def read() -> tuple[Entry, ...]:
             found = [
                 entry
-                for shard in self._matching(framework, version, cuda)
+                for shard in self._matching(framework, version, is_cuda)
                 for entry in shard.known
-                if matches_version(entry.stack.version, version)
+                if is_version(entry.stack.version)
                 and channel in {None, entry.channel}
+                and entry.status.state in states
             ]
             return tuple(sorted(found, key=lambda entry: entry.id))
 
         return self._consistently(read)
 
     def find(self, name: str) -> Entry | None:
-        """Return the entry of a tag (`cupy:14.2`), an id, a cell (its newest) or a digest.
+        """Return the entry of a tag (`cupy:14.2`), a cell (its newest), an id or a digest.
+
+        Tags and cells lead to what is offered. An id or a digest names one image, and is answered
+        whatever became of that; its `status` says so, and a warning is logged.
 
         Raises:
+            RefusedError: the image is quarantined; or as `entries`.
+            HostError: as `entries`.
             IntegrityError: as `entries`.
             TemporaryError: as `entries`.
         """
-        return self._consistently(lambda: self._found(name))
+        found = self._consistently(lambda: self._found(name))
+        if found is None or found.status.state in OFFERED:
+            return found
+        told = f"{found.id} is {found.status.state}"
+        if found.status.reason:
+            told += f": {found.status.reason}"
+        if found.status.replaced_by:
+            told += f"; it was replaced by {found.status.replaced_by}"
+        if found.status.state == "quarantined":
+            raise RefusedError(told)
+        log.warning("%s", told)
+        return found
 
     def catalogue(self) -> Catalogue:
-        """Return all images as a resolver looks through them; made once for each state.
+        """Return all images as a resolver looks through them, whatever became of them.
+
+        It is made once for each state.
 
         Raises:
+            HostError: as `entries`.
+            RefusedError: as `entries`.
             IntegrityError: as `entries`.
             TemporaryError: as `entries`.
         """
@@ -173,7 +197,8 @@ class IndexReader:
         return self._consistently(self._catalogue)
 
     def _catalogue(self) -> Catalogue:
-        entries = [entry for shard in self._matching(None, None, None) for entry in shard.known]
+        shards = self._matching(None, None, lambda _: True)
+        entries = [entry for shard in shards for entry in shard.known]
         groups = map(self._group, self._state.generation.groups)
         tags = {name: digest for group in groups for name, digest in group.tags.items()}
         made = catalogue(self._state, self.registry, entries, tags)
@@ -184,7 +209,8 @@ class IndexReader:
         """Look for a newer state; True if there was one.
 
         Raises:
-            RefusedError: there is no index.
+            HostError: as `entries`.
+            RefusedError: there is no index, or its server refuses.
             IntegrityError: what is there is not to be believed; the subclass says why.
             TemporaryError: it does not answer, and there is no copy of before.
         """
@@ -208,19 +234,23 @@ class IndexReader:
         raise AssertionError
 
     def _refresh(self) -> bool:
-        before = self._cache.copy()
+        # Pins of before the fetch: what another reader sees meanwhile makes this one late, not old.
+        before, pins = self._cache.copy(), self._cache.pins()
         try:
-            return self._take(self._fetched(before), is_offline=False)
+            return self._take(self._fetched(before), pins, is_offline=False)
         except TemporaryError as error:
             if before is None:
                 raise
-            if not self.is_offline:
+            if not (self.is_offline or isinstance(self._origin, Nowhere)):
                 log.warning("reading the copy of before: %s", error)
-            return self._take(before, is_offline=True)
+            return self._take(before, pins, is_offline=True)
 
     def _fetched(self, before: Copy | None) -> Copy:
         """Return head and config as they are at the origin; one request where nothing changed."""
-        head = self._origin.get(HEAD_PATH, before.etag if before else None)
+        if before is None:
+            head = self._origin.get(HEAD_PATH)
+        else:
+            head = self._origin.get(HEAD_PATH, before.etag, within_s=PATIENCE_S)
         if head is None:
             raise RefusedError(f"no index here: {HEAD_PATH} is not there")
         if head.data is None and before is not None:
@@ -230,13 +260,12 @@ class IndexReader:
         config = self._origin.get(CONFIG_PATH)
         if config is None or config.data is None:
             raise MovedError(IntegrityError(f"{CONFIG_PATH} is missing"))
-        etag = head.etag if head.etag and head.etag.isascii() else None
+        etag = head.etag if head.etag and head.etag.isascii() and head.etag.isprintable() else None
         return Copy(data=head.data, etag=etag, seen_at=time.time(), config=config.data)
 
-    def _take(self, copy: Copy, *, is_offline: bool) -> bool:
+    def _take(self, copy: Copy, pins: Pins | None, *, is_offline: bool) -> bool:
         """Verify a head and what it names, and let the reader stand there."""
         head, config = parse_head(copy.data), parse(Config, copy.config, CONFIG_PATH)
-        pins = self._cache.pins()
         self._trust.verify(head, config, pins, is_offline=is_offline)
         tip = parse_generation(self._named(generation_path(head.gen), head.sha256), head.gen)
         if tip.generation.store != head.store:
@@ -244,12 +273,10 @@ class IndexReader:
                 f"the head is of store {head.store}, generation {head.gen} of another one"
             )
         is_new = self._tip is None or self._tip.sha256 != tip.sha256
-        if not is_offline:
-            known = self._cache.copy()
-            self._cache.pin(lambda now: self._trust.risen(now, pins, head, config))
-            self._cache.remember(copy)
-            if known is None or known.data != copy.data:
-                self._forget(tip)
+        if not is_offline and self._cache.rise(
+            lambda now: self._trust.risen(now, pins, head, config), copy
+        ):
+            self._forget(tip)
         self._tip, self._config, self._seen_at = tip, config, copy.seen_at
         self.is_offline = is_offline
         return is_new
@@ -286,36 +313,30 @@ class IndexReader:
         return self._shards[link.sha256]
 
     def _matching(
-        self, framework: str | None, version: str | None, cuda: str | None
+        self, framework: str | None, version: str | None, is_cuda: Callable[[str], bool]
     ) -> Iterator[Shard]:
         for name in self._state.generation.groups:
             own, _, minor = name.partition("/")
             if framework in {None, own} and matches_minor(minor, version):
                 group = self._group(name)
                 for key in group.shards:
-                    if matches_cuda(key.rpartition("/")[2], cuda):
+                    if is_cuda(key.rpartition("/")[2]):
                         yield self._shard(group, key)
 
     def _found(self, name: str) -> Entry | None:
-        groups = self._state.generation.groups
-        known = {group.partition("/")[0] for group in groups}
-        frameworks = wanted_frameworks(name, known)
-        names = [group for group in groups if group.partition("/")[0] in frameworks]
-        for group in map(self._group, names):
+        names = self._state.generation.groups
+        frameworks = wanted_frameworks(name, {group.partition("/")[0] for group in names})
+        groups = [self._group(g) for g in names if g.partition("/")[0] in frameworks]
+        for group in groups:
             if name in group.tags:
-                return self._newest([group], group.tags[name])
-        return self._newest([self._group(group) for group in names], name)
+                there = self._entries([group])
+                return meant(entry for entry in there if holds(entry, name, group.tags[name]))
+        return meant(entry for entry in self._entries(groups) if answers(entry, name))
 
-    def _newest(self, groups: Sequence[Group], name: str) -> Entry | None:
-        """Return the newest entry of some groups that a name can mean."""
-        found = [
-            entry
-            for group in groups
-            for key in group.shards
-            for entry in self._shard(group, key).known
-            if name in names_of(entry)
-        ]
-        return max(found, key=_age, default=None)
+    def _entries(self, groups: Iterable[Group]) -> Iterator[Entry]:
+        for group in groups:
+            for key in group.shards:
+                yield from self._shard(group, key).known
 
     def _forget(self, tip: Tip) -> None:
         """Drop what neither this state nor the one before names."""
@@ -331,7 +352,3 @@ class IndexReader:
         self._groups = {name: group for name, group in self._groups.items() if name in kept}
         self._shards = {name: shard for name, shard in self._shards.items() if name in kept}
         self._cache.forget_all_but(kept)
-
-
-def _age(entry: Entry) -> str:
-    return (entry.published or "").rstrip("Z")

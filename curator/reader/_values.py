@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from curator.errors import IntegrityError
     from curator.oci import Digest
+
+# How long a head is waited for where a verified copy of it is at hand.
+PATIENCE_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +24,14 @@ class Fetched:
 class Origin(Protocol):
     """Where an index is read."""
 
-    def get(self, path: str, etag: str | None = None) -> Fetched | None:
-        """Return a document, or None where there is none."""
+    def get(
+        self, path: str, etag: str | None = None, *, within_s: float | None = None
+    ) -> Fetched | None:
+        """Return a document, or None where there is none.
+
+        With `within_s` the asker can do without: a place that is not there is not waited for, and
+        any other not longer than that.
+        """
         ...
 
     def close(self) -> None:

@@ -35,6 +35,7 @@ from curator.registry._answer import (
     CREATED,
     NOT_FOUND,
     OK,
+    SUCCESS,
     Answer,
     expect,
     lacks_a_blob,
@@ -51,6 +52,8 @@ MAX_PAGES: Final = 1000
 MAX_LISTING_BYTES: Final = 64 * 1024 * 1024
 BLOB_WAITS_S: Final = (0.05, 0.2, 0.5)
 MAX_BLOB_BYTES: Final = 4 * 1024 * 1024
+# The media types of all manifests, those that we do not know too, as servers tell them.
+TOLD_TYPES: Final = "application/vnd."
 ACCEPT: Final = {"Accept": ", ".join(sorted(MANIFEST_TYPES))}
 
 T = TypeVar("T")
@@ -64,8 +67,7 @@ class HttpRegistry:
     """
 
     def __init__(self, docker_config: Path | None = None, *, deadline_s: float = 300.0) -> None:
-        config = docker_config or Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-        self._transport = Transport(config, deadline_s=deadline_s)
+        self._transport = Transport(docker_config or _docker_config(), deadline_s=deadline_s)
         self._memory = Memory()
 
     def resolve(self, reference: Reference) -> Descriptor | None:
@@ -74,14 +76,13 @@ class HttpRegistry:
         if answer.status == NOT_FOUND:
             return None
         expect(answer, OK, f"looking up {reference}")
-        digest = answer.headers.get("Docker-Content-Digest")
-        if digest is None:
-            return self.manifest(reference).descriptor
         told = {
-            "mediaType": answer.headers.get("Content-Type", "").partition(";")[0],
-            "digest": digest,
-            "size": number(answer.headers.get("Content-Length", "0")),
+            "mediaType": answer.headers.get("Content-Type", "").partition(";")[0].strip(),
+            "digest": answer.headers.get("Docker-Content-Digest"),
+            "size": number(answer.headers.get("Content-Length")),
         }
+        if not all(told.values()) or not str(told["mediaType"]).startswith(TOLD_TYPES):
+            return self.manifest(reference).descriptor  # what is not told is read
         found = Descriptor.from_json(told)
         if reference.digest and found.digest != reference.digest:
             raise IntegrityError(f"{reference}: the registry answers with {found.digest}")
@@ -228,7 +229,7 @@ class HttpRegistry:
             expect(answer, OK, f"listing {repository}")
             found.update(_tags(answer, repository))
             left -= len(answer.data)
-            following = self._transport.next_page(repository, answer)
+            following = self._transport.next_page(repository, path, answer)
             if following is None:
                 return tuple(sorted(found))
             if left < 0:
@@ -269,8 +270,9 @@ class HttpRegistry:
             # Another writer is linking the same blob: distribution empties a link to write it.
             time.sleep(wait_s)
             answer = attempt()
-        expect(answer, CREATED, f"writing {target}")
-        if not (target.digest and answer.headers.get("Docker-Content-Digest") == target.digest):
+        expect(answer, SUCCESS, f"writing {target}")
+        named = answer.headers.get("Docker-Content-Digest")
+        if answer.status != CREATED or target.digest is None or named != target.digest:
             self._read_back(manifest, target)
         self._memory.keep(target, manifest)
         return manifest.digest
@@ -280,6 +282,16 @@ class HttpRegistry:
         if found is None or found.digest != manifest.digest:
             now = found.digest if found else "nothing"
             raise IntegrityError(f"{target}: wrote {manifest.digest}, read back {now}")
+
+
+def _docker_config() -> Path | None:
+    """Return where docker keeps its logins, None where this user can have none."""
+    if chosen := os.environ.get("DOCKER_CONFIG"):
+        return Path(chosen)
+    try:
+        return Path.home() / ".docker"
+    except RuntimeError:  # a user without an entry in passwd, as in containers
+        return None
 
 
 def _each(do: Callable[[T], None], items: Iterable[T]) -> None:

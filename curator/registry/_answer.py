@@ -12,11 +12,12 @@ from curator.errors import IntegrityError, RefusedError, TemporaryError
 from curator.registry._retry import RETRIED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
     from urllib3 import BaseHTTPResponse
 
 MAX_ERROR_BYTES: Final = 64 * 1024
+SUCCESS: Final = range(200, 300)
 OK, CREATED, ACCEPTED, NO_CONTENT, PARTIAL = 200, 201, 202, 204, 206
 UNAUTHORIZED, FORBIDDEN, NOT_FOUND, SERVER_ERROR = 401, 403, 404, 500
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -38,7 +39,7 @@ def read(response: BaseHTTPResponse, registry: str, limit: int) -> Answer:
     Raises:
         IntegrityError: more comes than is right.
     """
-    good = response.status < 300  # noqa: PLR2004
+    good = response.status < SUCCESS.stop
     allowed = limit if good else MAX_ERROR_BYTES
     data = wire.read(response, allowed + 1)
     if good and len(data) > allowed:
@@ -48,15 +49,15 @@ def read(response: BaseHTTPResponse, registry: str, limit: int) -> Answer:
     )
 
 
-def expect(answer: Answer, status: int, doing: str) -> None:
-    """Translate an unexpected answer.
+def expect(answer: Answer, status: int | Container[int], doing: str) -> None:
+    """Translate an answer of another status than the one expected, or those.
 
     Raises:
         IntegrityError: the registry got other bytes than we sent.
         RefusedError: the registry would answer the same again.
         TemporaryError: it may not.
     """
-    if answer.status == status:
+    if answer.status in ({status} if isinstance(status, int) else status):
         return
     told = f"{doing}: {answer.status} {_told(answer)}".rstrip()
     if wait := answer.headers.get("Retry-After"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 import subprocess
 import time
@@ -19,10 +20,14 @@ if TYPE_CHECKING:
 HELPER_TIMEOUT_S = 30
 TOKEN_LIFE_S = 60.0
 RENEW_AT = 0.8
+# What helpers say then, of which the whole is "credentials not found in native keychain".
+NO_LOGIN = "credentials not found"
 TOKEN_USER = "<token>"  # noqa: S105 - the name docker's credential helpers give to identity tokens
 _CHALLENGE = re.compile(
     r"\b(bearer|basic)\b((?:[^\"]|\"[^\"]*\")*?)(?=\bbasic\b|\bbearer\b|$)", re.IGNORECASE
 )
+# It goes into a header as it is.
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 _PARAMETER = re.compile(r'(\w+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))')
 
 
@@ -67,25 +72,44 @@ def _parameters(text: str) -> dict[str, str]:
     return {name.lower(): quoted or plain for name, quoted, plain in found}
 
 
-def credentials(registry: str, config: Path) -> Credentials | None:
+def credentials(registry: str, config: Path | None) -> Credentials | None:
     """Return what `docker login` stored for a registry, or None.
 
-    Order: credHelpers, credsStore, auths, as the docker client has it.
+    Order: credHelpers, credsStore, auths, as the docker client has it. Its keys may be addresses,
+    as `https://HOST/v1/`; a helper knows a login by the very key.
+
+    Raises:
+        HostError: the configuration, or the helper that it names, does not work.
     """
-    settings = _settings(config)
-    helper = _section(settings, "credHelpers").get(registry) or settings.get("credsStore")
+    settings = _settings(config) if config else {}
+    auths = _section(settings, "auths")
+    same = (key for key in auths if _host(key) == registry)
+    key = registry if registry in auths else next(same, registry)
+    helper = _section(settings, "credHelpers").get(registry, settings.get("credsStore"))
     if helper:
-        return _from_helper(str(helper), registry)
-    entry = _section(settings, "auths").get(registry)
+        return _from_helper(str(helper), key)
+    entry = auths.get(key)
     if not isinstance(entry, dict):
         return None
-    if entry.get("identitytoken"):
-        return Credentials(TOKEN_USER, str(entry["identitytoken"]))
     try:
-        user, _, secret = base64.b64decode(str(entry.get("auth", ""))).decode().partition(":")
+        return _from_entry(entry)
     except ValueError as error:
         raise HostError(f"{config} holds no readable login for {registry}: log in again") from error
-    return Credentials(user, secret) if user else None
+
+
+def _host(key: str) -> str:
+    """Return which host a key of `auths` is about."""
+    return key.removeprefix("https://").removeprefix("http://").partition("/")[0]
+
+
+def _from_entry(entry: Mapping[str, Any]) -> Credentials | None:
+    if entry.get("identitytoken"):
+        return Credentials(TOKEN_USER, str(entry["identitytoken"]))
+    if not entry.get("auth"):
+        user, secret = str(entry.get("username") or ""), str(entry.get("password") or "")
+    else:
+        user, _, secret = base64.b64decode(str(entry["auth"])).decode().partition(":")
+    return Credentials(user, secret.strip("\0")) if user else None
 
 
 def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -98,33 +122,36 @@ def _settings(config: Path) -> dict[str, Any]:
         value = json.loads((config / "config.json").read_text())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise HostError(f"{config / 'config.json'} cannot be read: {error}") from error
     return value if isinstance(value, dict) else {}
 
 
-def _from_helper(helper: str, registry: str) -> Credentials | None:
+def _from_helper(helper: str, server: str) -> Credentials | None:
     """Ask a docker credential helper, over its documented protocol."""
     if not re.fullmatch(r"[A-Za-z0-9._-]+", helper):
         raise HostError(f"docker's configuration names an impossible credential helper {helper!r}")
+    program = f"docker-credential-{helper}"
     try:
         result = subprocess.run(  # noqa: S603 - a helper that the user configured for docker
-            [f"docker-credential-{helper}", "get"],
-            input=registry,
+            [program, "get"],
+            input=server.encode(),
             capture_output=True,
-            text=True,
             check=False,
             timeout=HELPER_TIMEOUT_S,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise HostError(f"docker-credential-{helper} does not answer: {error}") from error
+        raise HostError(f"{program} does not answer: {error}") from error
     if result.returncode:
-        return None
+        told = " ".join((result.stdout or result.stderr).decode(errors="replace").split())
+        if NO_LOGIN in told:
+            return None
+        raise HostError(f"{program} fails for {server}: {told[:300] or result.returncode}")
     try:
-        value = json.loads(result.stdout)
+        value = json.loads(result.stdout.decode())
         return Credentials(str(value["Username"]), str(value["Secret"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise HostError(f"docker-credential-{helper} gives no login for {registry}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise HostError(f"{program} gives no login for {server}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +171,10 @@ class Token:
             value = json.loads(data)
             token = value.get("token") or value["access_token"]
             life_s = float(value.get("expires_in") or TOKEN_LIFE_S)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if not _TOKEN.fullmatch(token):
+                raise ValueError("no token")  # noqa: TRY301 - as one that is missing
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RefusedError(f"{registry}: its token server gave no token") from error
-        return cls(str(token), time.monotonic() + RENEW_AT * life_s)
+        if not 0 < life_s < math.inf:
+            life_s = TOKEN_LIFE_S
+        return cls(token, time.monotonic() + RENEW_AT * life_s)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from urllib3.exceptions import HTTPError
 
-from curator.errors import CuratorError, IntegrityError
+from curator.errors import CuratorError, IntegrityError, RefusedError
 from curator.registry._answer import (
     ACCEPTED,
     CREATED,
@@ -31,6 +31,7 @@ from curator.registry._answer import (
     NOT_FOUND,
     OK,
     SERVER_ERROR,
+    SUCCESS,
     UNAUTHORIZED,
     Answer,
     expect,
@@ -53,6 +54,7 @@ WHOLE: Final = 32 * 1024 * 1024
 MAX_LOSSES: Final = 4
 # The pauses after answers that do not say whether a blob is there.
 UNSURE_WAITS_S: Final = (0.1, 0.4, 0.0)
+NO_MOUNT: Final = frozenset({*range(400, 500), 501}) - RETRIED
 SURE: Final = RETRIED - {SERVER_ERROR}
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 
@@ -72,7 +74,10 @@ def lies_in(transport: Transport, target: Reference, blob: Descriptor) -> bool:
 
 
 def mount(transport: Transport, source: Reference, target: Reference, blob: Descriptor) -> bool:
-    """Give a blob to another repository of the same registry; False if that is not to be had."""
+    """Give a blob to another repository of the same registry; False if that is not to be had.
+
+    A registry that refuses (it knows no mounts, or we may not read there) is sent the blob instead.
+    """
     doing = f"mounting {blob.digest} into {target}"
     query = {"mount": blob.digest, "from": source.repository}
     path = f"/v2/{target.repository}/blobs/uploads/"
@@ -80,9 +85,12 @@ def mount(transport: Transport, source: Reference, target: Reference, blob: Desc
     if answer.status == CREATED:
         expect_digest(answer, blob.digest, doing)
         return True
+    if answer.status in NO_MOUNT:
+        return False
     expect(answer, ACCEPTED, doing)
     with contextlib.suppress(CuratorError):  # an upload left open is swept by the registry
-        transport.request("DELETE", target, transport.location(target, answer), push=True)
+        location = transport.location(target, path, answer)
+        transport.request("DELETE", target, location, push=True)
     return False
 
 
@@ -98,8 +106,10 @@ def send(transport: Transport, target: Reference, blob: Descriptor, source: Sour
     answer = repeat(upload.attempt, doing, target.registry, deadline)
     if b"DIGEST_INVALID" in answer.data:
         raise IntegrityError(f"{doing}: the registry got other bytes than were sent")
-    expect(answer, CREATED, doing)
+    expect(answer, SUCCESS, doing)
     expect_digest(answer, blob.digest, doing)
+    if answer.status != CREATED and not lies_in(transport, target, blob):
+        raise RefusedError(f"{doing}: the registry answers {answer.status}, and has it not")
 
 
 def from_file(path: Path) -> Source:
@@ -223,7 +233,7 @@ class _Upload:
         expect(answer, ACCEPTED, f"starting an upload to {self._target}")
         least = number(answer.headers.get("OCI-Chunk-Min-Length")) or 0
         self._chunk = max(self._chunk, least) if self._chunk else 0
-        return self._transport.location(self._target, answer)
+        return self._transport.location(self._target, path, answer)
 
     def _standing(self) -> int:
         """Return how far the broken upload came; without a word on it, it is given up."""
@@ -234,7 +244,7 @@ class _Upload:
         come = _come(answer) if answer.status == NO_CONTENT else None
         if come is None or come > self._feed.passed:
             return 0
-        self._location = self._transport.location(self._target, answer)
+        self._location = self._transport.location(self._target, location, answer)
         if come and not self._chunk:
             self._chunk = CHUNK
         return come
@@ -245,10 +255,11 @@ class _Upload:
         while offset < self._blob.size:
             count = min(self._chunk, self._blob.size - offset)
             headers = {"Content-Range": f"{offset}-{offset + count - 1}"}
-            answer = self._part("PATCH", str(self._location), offset, count, headers)
+            location = str(self._location)
+            answer = self._part("PATCH", location, offset, count, headers)
             if answer.status != ACCEPTED:
                 return self._not_taken(answer)
-            self._location = self._transport.location(self._target, answer)
+            self._location = self._transport.location(self._target, location, answer)
             offset += count
             if _come(answer) not in {None, offset}:
                 raise HTTPError(f"{self._target} took a part of a chunk")

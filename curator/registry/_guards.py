@@ -4,6 +4,9 @@
 - Elsewhere (a token server, a network for blobs) is spoken to over https only, and it is no
   machine in here: a registry out there names no loopback, private or link-local address, by
   number or by name. Its own host is excepted: whoever names a registry knows where it is.
+- A registry whose every address is in a private network may name others in such networks, as one
+  behind a private link has its blobs there, and one of a company its token server. What is never
+  reached so is this machine, and what only answers machines of a cloud about themselves.
 - A registry on this machine may also send to this machine, without TLS.
 
 A name that moves to another address after it was looked at meets TLS: no machine in here has a
@@ -14,15 +17,32 @@ from __future__ import annotations
 
 import re
 import socket
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from curator.errors import IntegrityError
 from curator.wire import is_loopback
 
-_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Address = IPv4Address | IPv6Address
+
+_HOST = re.compile(
+    r"(?:[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+)
 _NAT64 = IPv6Network("64:ff9b::/96")
-_AZURE_WIRE_SERVER = IPv4Address("168.63.129.16")
+# RFC 1918, RFC 6598 (which is_private leaves out), RFC 4193.
+_NETWORKS = tuple(
+    ip_network(text)
+    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+)
+# Where clouds tell a machine of itself, or give it its rights, outside of the link-local range.
+_METADATA = frozenset(
+    ip_address(text)
+    for text in ("168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254")
+)
 
 
 def joined(base: str, address: str) -> SplitResult:
@@ -65,18 +85,26 @@ def check_elsewhere(registry: str, target: SplitResult) -> None:
     if target.scheme != "https" and not plain:
         raise IntegrityError(f"{registry} sends to {target.geturl()[:200]!r}, which is not https")
     host = target.hostname or ""
-    if here or host == urlsplit(f"//{registry}").hostname:
+    own = urlsplit(f"//{registry}").hostname or ""
+    if here or host == own:
         return
     for address in _addresses(host):
-        if not _is_public(address):
+        if not (_is_public(address) or _is_near(address, _addresses(own))):
             raise IntegrityError(f"{registry} sends to {host}, a private address ({address})")
+
+
+def _is_near(address: Address, own: Sequence[Address]) -> bool:
+    """Say whether an address in here is one that a registry at these addresses may name."""
+    if not own or any(map(_is_public, own)):
+        return False
+    return address in own or all(map(_is_private, (address, *own)))
 
 
 def _usual_port(url: SplitResult) -> int:
     return 443 if url.scheme == "https" else 80
 
 
-def _addresses(host: str) -> list[IPv4Address | IPv6Address]:
+def _addresses(host: str) -> list[Address]:
     """Return what a name stands for; nothing if it is unknown here: then no connection comes up."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -85,11 +113,21 @@ def _addresses(host: str) -> list[IPv4Address | IPv6Address]:
     return [ip_address(str(address[0]).partition("%")[0]) for *_, address in found]
 
 
-def _is_public(address: IPv4Address | IPv6Address) -> bool:
+def _is_public(address: Address) -> bool:
+    meant = _inner(address)
+    return meant.is_global and not meant.is_multicast and meant not in _METADATA
+
+
+def _is_private(address: Address) -> bool:
+    meant = _inner(address)
+    return meant not in _METADATA and any(meant in network for network in _NETWORKS)
+
+
+def _inner(address: Address) -> Address:
+    """Return the address that packets to this one reach in the end."""
     if isinstance(address, IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
         if address in _NAT64:
             inner = IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            return _is_public(inner)
-    return address.is_global and not address.is_multicast and address != _AZURE_WIRE_SERVER
+        return inner or address
+    return address

@@ -70,7 +70,7 @@ class Scope:
 class Authority:
     """What registries asked for, our logins, and our tokens; safe to use from several threads."""
 
-    def __init__(self, wire: Wire, docker_config: Path) -> None:
+    def __init__(self, wire: Wire, docker_config: Path | None) -> None:
         self._wire = wire
         self._config = docker_config
         self._guard = threading.RLock()

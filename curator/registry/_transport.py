@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 from curator import wire
-from curator.errors import IntegrityError
+from curator.errors import Diagnostic, InputError, IntegrityError
 from curator.registry._answer import (
     MAX_ERROR_BYTES,
     OK,
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 # What a transfer gets beyond the deadline: who is slower than this is not waited for.
 SLOWEST_BYTES_PER_S: Final = 256 * 1024
+MAX_REDIRECTS: Final = 5
+# What docker takes for a host, with rules of its own about where that is.
+_NO_HOST: Final = "docker.io"
 _NEXT = re.compile(r"<([^>]*)>\s*;\s*rel=\"?next\"?")
 
 
@@ -52,7 +55,7 @@ class _Request:
 class Transport:
     """Requests to registries; safe to use from several threads."""
 
-    def __init__(self, docker_config: Path, *, deadline_s: float) -> None:
+    def __init__(self, docker_config: Path | None, *, deadline_s: float) -> None:
         self._deadline_s = deadline_s
         self._wire = Wire()
         self._authority = Authority(self._wire, docker_config)
@@ -93,8 +96,8 @@ class Transport:
 
         def attempt() -> Answer:
             response = self._authorized(asked, scope, until)
-            if follow and response.status in REDIRECTS:
-                response = self._redirected(asked, response, reference.registry, until)
+            if follow:
+                response = self._followed(asked, response, scope, until)
             return read(response, reference.registry, limit)
 
         return repeat(attempt, f"{method} {asked.url}", reference.registry, until, retried)
@@ -132,37 +135,52 @@ class Transport:
         asked = _Request("GET", _url(source.registry, path, None), headers)
         scope = Scope(source.registry, source.repository)
         response = self._authorized(asked, scope, deadline)
-        if response.status in REDIRECTS:
-            response = self._redirected(asked, response, source.registry, deadline)
+        response = self._followed(asked, response, scope, deadline)
         try:
             yield _body(response, source, blob, offset)
         finally:
             wire.close(response)
 
-    def location(self, target: Reference, answer: Answer) -> str:
-        """Return where an upload goes on: a path of the same registry.
+    def location(self, target: Reference, asked: str, answer: Answer) -> str:
+        """Return where an upload goes on after what was asked: a path of the same registry.
 
         Raises:
             IntegrityError: the registry points to another host.
         """
-        return self._here(target, answer.headers.get("Location", ""))
+        return self._here(target, asked, answer.headers.get("Location", ""))
 
-    def next_page(self, repository: Reference, answer: Answer) -> str | None:
+    def next_page(self, repository: Reference, asked: str, answer: Answer) -> str | None:
         """Return where a listing goes on, a path of the same registry, or None at its end."""
         match = _NEXT.search(answer.headers.get("Link", ""))
-        return self._here(repository, match[1]) if match else None
+        return self._here(repository, asked, match[1]) if match else None
 
-    def _here(self, reference: Reference, address: str) -> str:
-        return own_path(reference.registry, _url(reference.registry, "/", None), address)
+    def _here(self, reference: Reference, asked: str, address: str) -> str:
+        return own_path(reference.registry, _url(reference.registry, asked, None), address)
 
-    def _redirected(
-        self, asked: _Request, response: BaseHTTPResponse, registry: str, deadline: Deadline
+    def _followed(
+        self, asked: _Request, response: BaseHTTPResponse, scope: Scope, deadline: Deadline
     ) -> BaseHTTPResponse:
-        """Follow one redirect without our authorization: blobs may lie on a content network."""
-        _drain(response)
-        target = joined(asked.url, response.headers.get("Location", ""))
-        check_elsewhere(registry, target)
-        return self._wire.send(asked.method, target.geturl(), asked.headers, None, deadline)
+        """Follow redirects: blobs may lie on a content network, which never sees who we are.
+
+        Where the registry leads within itself it still does; once elsewhere, nobody does again.
+        """
+        is_here = True
+        for _ in range(MAX_REDIRECTS):
+            if response.status not in REDIRECTS:
+                return response
+            _drain(response)
+            target = joined(asked.url, response.headers.get("Location", ""))
+            check_elsewhere(scope.registry, target)
+            asked = replace(asked, url=target.geturl())
+            is_here = is_here and asked.url.startswith(_url(scope.registry, "/", None))
+            if is_here:
+                response = self._authorized(asked, scope, deadline)
+            else:
+                response = self._wire.send(asked.method, asked.url, asked.headers, None, deadline)
+        if response.status in REDIRECTS:
+            _drain(response)
+            raise IntegrityError(f"{scope.registry}: redirected more than {MAX_REDIRECTS} times")
+        return response
 
     def _authorized(self, asked: _Request, scope: Scope, deadline: Deadline) -> BaseHTTPResponse:
         """Send with what authorization we have; on a 401 get it, and renew it once."""
@@ -190,6 +208,10 @@ class Transport:
 
 
 def _url(registry: str, path: str, query: Mapping[str, str] | None) -> str:
+    if registry == _NO_HOST:
+        message = f"{_NO_HOST} is a short name and no registry's host"
+        hint = "name the host that docker's configuration has the login under"
+        raise InputError(Diagnostic(code="registry", message=message, hint=hint))
     scheme = "http" if is_loopback(registry) else "https"
     url = f"{scheme}://{registry}{path}"
     return f"{url}{'&' if '?' in path else '?'}{urlencode(query)}" if query else url

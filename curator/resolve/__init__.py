@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from curator.facts import Facts
 
 __all__ = [
+    "OFFERED",
     "PLATFORMS",
     "RUN",
     "Catalogue",
@@ -92,6 +93,7 @@ __all__ = [
     "gpu",
     "judge",
     "latest",
+    "matcher",
     "ordered",
     "pasted",
     "platform_of",
@@ -237,9 +239,9 @@ def _wished(known: Catalogue, wishes: Wishes) -> list[int]:
     frameworks = known.coded["framework"].where(lambda name: wishes.framework in {None, name})
     channels = known.coded["channel"].where(lambda name: wishes.channel in {None, name})
     states = known.coded["state"].where(OFFERED.__contains__)
-    versions = known.coded["version"].where(_matcher("version", wishes.version))
-    pythons = known.coded["python"].where(_matcher("python", wishes.python))
-    is_cuda = _matcher("cuda", wishes.cuda)
+    versions = known.coded["version"].where(matcher("version", wishes.version))
+    pythons = known.coded["python"].where(matcher("python", wishes.python))
+    is_cuda = matcher("cuda", wishes.cuda)
     labels = [is_cuda(label.cuda) for label in known.labels]
     names = ("framework", "channel", "state", "version", "python", "label")
     columns = zip(*(known.coded[name].at for name in names), known.plain["tags"], strict=True)
@@ -361,7 +363,12 @@ class _Search:
         return Version(one) > Version(two)
 
 
-def _matcher(name: str, wish: str | None) -> Callable[[str], bool]:
+def matcher(name: str, wish: str | None) -> Callable[[str], bool]:
+    """Return what says whether a version is wished: one that begins so, or is in the range.
+
+    Raises:
+        InputError: the wish for `name` is neither a beginning nor a range.
+    """
     if wish is None:
         return lambda _: True
     wish = squeezed(wish)

@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from curator.compat import Answer, Says, Stale
+    from curator.index import State
 
 Kind = Literal["datacenter", "workstation", "geforce", "titan", "embedded"]
 Confidence = Literal["tested", "tested-sm", "rule"]
 # What runs an image, before its reference; frameworks share more memory than a container has.
 RUN: Final = ("docker", "run", "--rm", "--gpus", "all", "--shm-size", "8g")
-OFFERED: Final = frozenset({"active", "candidate", "deprecated"})
+OFFERED: Final[frozenset[State]] = frozenset({"active", "candidate", "deprecated"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

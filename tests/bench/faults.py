@@ -3,10 +3,11 @@
     python -m tests.bench.faults [SEED]
 
 Runs 200 promotions with a fault in every fifth request, and 50 with one in every second: status
-codes, Retry-After, broken connections before and after the server acted, short bodies. Then as many
-whole publishes, with such faults in the traffic of the registry and of the blob storage (Azurite)
-that keeps the index, which every other farm signs; a checker walks what was published. Nothing may
-come before the time that a Retry-After asked for. A failing run is replayed by its seed.
+codes, Retry-After, broken connections before and after the server acted, short bodies, and answers
+that take their time. Then as many whole publishes, with such faults in the traffic of the registry
+and of the blob storage (Azurite) that keeps the index, which every other farm signs; a checker
+walks what was published. Nothing may come before the time that a Retry-After asked for. A failing
+run is replayed by its seed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from curator.settings import Place
 from tests import layouts
 from tests.azurite import Azurite, BlobProxy
 from tests.deaths import Yard
-from tests.faults import Exchange, FaultProxy, seeded
+from tests.faults import Exchange, FaultProxy, Kind, seeded
 from tests.publishing import Walk
 
 if TYPE_CHECKING:
@@ -54,8 +55,16 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
     requests: int = 0
     faults: int = 0
+    slow: int = 0
     early: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+    def count(self, exchanges: Iterable[Exchange]) -> None:
+        """Count what was asked and what went wrong."""
+        faults = [exchange.fault for exchange in exchanges]
+        self.requests = len(faults)
+        self.faults = sum(fault is not None for fault in faults)
+        self.slow = sum(fault is not None and fault.kind is Kind.SLOW for fault in faults)
 
 
 def promotions(place: Place, work: Path, *, count: int, share: float, seed: int) -> Outcome:
@@ -85,8 +94,7 @@ def promotions(place: Place, work: Path, *, count: int, share: float, seed: int)
             outcome.failures = [told for told in pool.map(promote, range(count)) if told]
         exchanges = list(proxy.exchanges)
     outcome.seconds = time.monotonic() - start
-    outcome.requests = len(exchanges)
-    outcome.faults = sum(exchange.fault is not None for exchange in exchanges)
+    outcome.count(exchanges)
     outcome.early = early(exchanges)
     outcome.complete = sum(
         is_whole(clean, place.repository(f"to{number}"), image)
@@ -140,8 +148,7 @@ def publishes(place: Place, azurite: Azurite, work: Path, *, count: int, seed: i
         exchanges = [*registry.exchanges, *blobs.exchanges]
         outcome.early = [*early(registry.exchanges), *early(blobs.exchanges)]
     outcome.seconds = time.monotonic() - start
-    outcome.requests = len(exchanges)
-    outcome.faults = sum(exchange.fault is not None for exchange in exchanges)
+    outcome.count(exchanges)
     return outcome
 
 
@@ -197,7 +204,7 @@ def main() -> None:
             failed |= found.complete < count or bool(found.early or found.failures)
             print(
                 f"{kind}, seed {seed}, p = {share}: {found.complete} of {count} complete, "
-                f"{found.faults} of {found.requests} requests failed, "
+                f"{found.faults} of {found.requests} requests failed or were slow ({found.slow}), "
                 f"{len(found.early)} came before their Retry-After, {found.seconds:.0f} s",
                 flush=True,
             )

@@ -197,6 +197,64 @@ def test_a_registry_that_does_not_mount_gets_the_blobs_and_no_open_upload(
     assert len(closed) == len(layout.blobs)
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 422, 501])
+def test_a_registry_that_refuses_a_mount_gets_the_blobs(
+    status: int, registry: HttpRegistry, place: Place, layout: Layout, proxy: FaultProxy
+) -> None:
+    staged, target = place.repository("staging/x").with_tag("key"), place.repository("x")
+    registry.push(layout.path, staged)
+    proxy.plan = matching("^POST .*mount=", answer(status))
+    registry.copy(proxy.through(staged).with_digest(layout.digest), proxy.through(target))
+    assert_whole(target, layout)
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+def test_what_was_written_counts_whatever_the_word_for_it(
+    status: int, registry: HttpRegistry, place: Place, layout: Layout, proxy: FaultProxy
+) -> None:
+    target = place.repository("x").with_tag("one")
+    proxy.plan = matching("^PUT", Fault(kind=Kind.RENAME, status=status))
+    assert registry.push(layout.path, proxy.through(target)) == layout.digest
+    assert_whole(target, layout)
+
+
+@pytest.mark.parametrize("what", ["blobs", "manifests"])
+def test_a_word_for_success_is_not_believed(
+    what: str, registry: HttpRegistry, place: Place, layout: Layout, proxy: FaultProxy
+) -> None:
+    target = place.repository("x").with_tag("one")
+    proxy.plan = matching(f"^PUT .*/{what}/", answer(200, b"<html>log in, please</html>"))
+    with pytest.raises((IntegrityError, RefusedError)):
+        registry.push(layout.path, proxy.through(target))
+    assert registry.resolve(target) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"Content-Length": "0"},
+        {"Content-Length": "many"},
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/json; charset=utf-8"},
+        {"Content-Type": ""},
+        {"Docker-Content-Digest": ""},
+    ],
+    ids=lambda header: "-".join(*header.items()),
+)
+def test_what_is_not_told_of_a_manifest_is_read(
+    header: dict[str, str],
+    registry: HttpRegistry,
+    place: Place,
+    layout: Layout,
+    proxy: FaultProxy,
+) -> None:
+    target = place.repository("x").with_tag("one")
+    registry.push(layout.path, target)
+    proxy.plan = matching("^HEAD", Fault(kind=Kind.LIE, headers=header))
+    assert registry.resolve(proxy.through(target)) == layout.image.descriptor
+    assert [asked.split()[0] for asked in proxy.asked] == ["HEAD", "GET"]
+
+
 def test_copy_between_registries_streams_blob_by_blob(
     registry: HttpRegistry, place: Place, layout: Layout, proxy: FaultProxy
 ) -> None:

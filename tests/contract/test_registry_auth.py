@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -101,6 +104,47 @@ def test_a_login_of_docker_is_used(server: Server, config: Path) -> None:
     assert server.told == [basic("ada", "a:b c")]
 
 
+@pytest.mark.parametrize("key", ["HOST", "https://HOST", "http://HOST/v1/", "https://HOST/v2/"])
+def test_a_login_is_found_under_every_key_that_docker_writes(
+    key: str, server: Server, config: Path, helpers: Path
+) -> None:
+    key = key.replace("HOST", server.address)
+    write(config, {"auths": {"other.example": encoded("eve", "x"), key: encoded("ada", "x")}})
+    HttpRegistry(config).resolve(server.image)
+    helper(helpers, "own", gives("own", "1"))
+    write(config, {"auths": {key: {}}, "credsStore": "own"})
+    HttpRegistry(config).resolve(server.image)
+    assert server.told == [basic("ada", "x"), basic("own", "1")]
+    assert (helpers / "asked").read_text() == f"get {key}\n"  # it knows the login by that
+
+
+def test_the_very_host_goes_before_its_addresses(server: Server, config: Path) -> None:
+    auths = {
+        f"https://{server.address}/v1/": encoded("old", "1"),
+        server.address: encoded("a", "2"),
+    }
+    write(config, {"auths": auths})
+    HttpRegistry(config).resolve(server.image)
+    assert server.told == [basic("a", "2")]
+
+
+def test_a_login_in_plain_fields_is_used(server: Server, config: Path) -> None:
+    write(config, {"auths": {server.address: {"username": "ada", "password": "a:b"}}})
+    HttpRegistry(config).resolve(server.image)
+    assert server.told == [basic("ada", "a:b")]
+
+
+def test_a_registry_whose_helper_is_none_has_its_login_in_the_file(
+    server: Server, config: Path
+) -> None:
+    auths = {server.address: encoded("ada", "x")}
+    write(
+        config, {"auths": auths, "credHelpers": {server.address: ""}, "credsStore": "never-there"}
+    )
+    HttpRegistry(config).resolve(server.image)
+    assert server.told == [basic("ada", "x")]
+
+
 def test_docker_config_names_the_directory(
     server: Server, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +184,16 @@ def test_a_helper_that_knows_nothing_is_no_login(
     helper(helpers, "empty", "echo credentials not found; exit 1")
     write(config, {"credsStore": "empty"})
     with pytest.raises(RefusedError, match=f"docker login {server.address}"):
+        HttpRegistry(config).resolve(server.image)
+    assert server.told == []
+
+
+def test_a_helper_that_fails_is_not_taken_for_no_login(
+    server: Server, config: Path, helpers: Path
+) -> None:
+    helper(helpers, "locked", "echo error getting credentials: the store is locked; exit 1")
+    write(config, {"credsStore": "locked"})
+    with pytest.raises(HostError, match=r"docker-credential-locked fails.*the store is locked"):
         HttpRegistry(config).resolve(server.image)
     assert server.told == []
 
@@ -186,6 +240,9 @@ BROKEN: dict[str, str] = {
     "helper-absent": '{"credsStore": "never-installed"}',
     "helper-words": '{"credsStore": "words"}',
     "helper-list": '{"credsStore": "list"}',
+    "helper-latin": '{"credsStore": "latin"}',
+    "helper-deep": '{"credsStore": "deep"}',
+    "deep": "[" * 200_000,
 }
 
 
@@ -193,6 +250,8 @@ BROKEN: dict[str, str] = {
 def test_a_broken_configuration(name: str, server: Server, config: Path, helpers: Path) -> None:
     helper(helpers, "words", "echo hello")
     helper(helpers, "list", "echo '[]'")
+    helper(helpers, "latin", r"printf '\377\376'")
+    helper(helpers, "deep", "head -c 200000 /dev/zero | tr '\\0' '['")
     text = BROKEN[name].replace("HOST", server.address)
     (config / "config.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(CuratorError) as caught:
@@ -262,8 +321,14 @@ def test_what_we_cannot_answer_is_refused(header: str, server: Server, config: P
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{}", b"[]", b'{"token": null}', b"<html>", b'{"token": "t", "expires_in": "x"}']
-)
+    "body",
+    [
+        b"", b"{}", b"[]", b'{"token": null}', b"<html>", b'{"token": "t", "expires_in": "x"}',
+        b'{"token": "a\\r\\nX: y"}', b'{"token": "a\\nb"}', b'{"token": "\\u4e2d"}',
+        b'{"token": "t\xc3\xb6k"}', b'{"token": "a b"}', b'{"token": [1]}', b'{"token": 1}',
+        b"[" * 60_000,
+    ],
+)  # fmt: skip
 def test_a_token_server_without_a_token_is_refused(
     body: bytes, server: Server, config: Path
 ) -> None:
@@ -273,3 +338,42 @@ def test_a_token_server_without_a_token_is_refused(
     )
     with pytest.raises(RefusedError, match="no token"):
         HttpRegistry(config).resolve(server.image)
+
+
+@pytest.mark.parametrize("life", ["-5", "0", "NaN", "Infinity", "-Infinity", '"nan"', "1e308"])
+def test_a_token_whose_life_is_no_time_is_used_for_a_while(
+    life: str, server: Server, config: Path
+) -> None:
+    challenge = {"WWW-Authenticate": f'Bearer realm="http://{server.address}/token"'}
+    given = answer(200, f'{{"token": "t", "expires_in": {life}}}'.encode())
+
+    def plan(asked: Request) -> Fault:
+        if asked.path.startswith("/token"):
+            return given
+        return answer(404) if "authorization" in asked.headers else answer(401, headers=challenge)
+
+    server.plan = plan
+    registry = HttpRegistry(config)
+    for _ in range(3):
+        assert registry.resolve(server.image) is None
+    assert len(server.tokens) == 1
+
+
+def test_a_user_without_a_home_has_no_login(server: Server) -> None:
+    if os.getuid():
+        pytest.skip("only root becomes another user")
+    program = (
+        "import os, pwd, sys\n"
+        "from curator.oci import Reference\n"
+        "from curator.registry import HttpRegistry\n"
+        "image = Reference.parse(sys.argv[1])\n"
+        "HttpRegistry().resolve(image)\n"  # what it takes is loaded as a user who may read it
+        "os.environ.pop('HOME', None)\n"
+        "os.setgid(54321), os.setuid(54321)\n"
+        "print(HttpRegistry().resolve(image))\n"
+    )
+    server.plan = lambda _: answer(404)
+    command = [sys.executable, "-c", program, str(server.image)]
+    environment = {"PATH": os.environ["PATH"], "HOME": "/root"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "None\n", done.stderr

@@ -102,6 +102,7 @@ def test_promotions_complete_whatever_share_of_requests_fails(
     assert found.complete == count
     assert found.early == []  # no request came before its Retry-After
     assert abs(found.faults / found.requests - share) < 0.1
+    assert 0 < found.slow < found.faults / 4  # and so are all other kinds among them
 
 
 def test_an_upload_that_breaks_goes_on(

@@ -48,18 +48,22 @@ def kinds(proxy: FaultProxy) -> list[str]:
     return [f"{a.split()[0]} {'mount' if 'mount=' in a else a.split('/')[-2]}" for a in proxy.asked]
 
 
-def test_a_cold_promotion_takes_eleven_requests_and_a_tag_two(
+def test_a_promotion_from_a_new_client_takes_thirteen_requests_and_5_kb(
     registry: HttpRegistry, place: Place, layout: Layout, proxy: FaultProxy
 ) -> None:
+    """By digest before the commit, under a tag after it, and that is read back: nothing is spared.
+
+    The PUT's own word for a tag would save a request, and hide a registry or a proxy that lies,
+    and another writer of the same tag.
+    """
     staged = place.repository("staging/x").with_tag("key")
     HttpRegistry().push(layout.path, staged)
     target = proxy.through(place.repository("x"))
     registry.copy(proxy.through(staged).with_digest(layout.digest), target)
     assert kinds(proxy) == ["GET manifests"] * 3 + ["POST mount"] * 5 + ["PUT manifests"] * 3
-    assert sum(exchange.received + exchange.sent for exchange in proxy.exchanges) < 10_000
-    proxy.forget()
     registry.tag(target.with_digest(layout.digest), "1.0")
-    assert kinds(proxy) == ["PUT manifests", "HEAD manifests"]
+    assert kinds(proxy)[11:] == ["PUT manifests", "HEAD manifests"]
+    assert sum(exchange.received + exchange.sent for exchange in proxy.exchanges) < 5_000
 
 
 def test_a_promotion_after_the_push_reads_nothing_again(
@@ -74,6 +78,7 @@ def test_a_promotion_after_the_push_reads_nothing_again(
         registry.tag(target.with_digest(layout.digest), "1.0")
     once = ["POST mount"] * 5 + ["PUT manifests"] * 4 + ["HEAD manifests"]
     assert kinds(proxy) == once * 2
+    assert sum(exchange.received + exchange.sent for exchange in proxy.exchanges) < 2 * 5_000
     assert proxy.connections <= 3
 
 

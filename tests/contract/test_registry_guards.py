@@ -13,7 +13,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from curator.errors import IntegrityError, RefusedError, TemporaryError
+import curator
+from curator.errors import (
+    HostError,
+    InputError,
+    IntegrityError,
+    RefusedError,
+    TemporaryError,
+)
 from curator.oci import MANIFEST, Descriptor, Reference
 from curator.registry import HttpRegistry
 from curator.registry._guards import check_elsewhere, own_path
@@ -73,6 +80,42 @@ def test_a_registry_out_there_leads_to_no_private_address(address: str) -> None:
     assert refusal(urlsplit(address).netloc, address) is None  # as is this one
 
 
+NEAR = [
+    "https://10.9.8.7/x",
+    "https://172.31.1.1:8443/x",
+    "https://192.168.1.1/x",
+    "https://100.64.0.1/x",
+    "https://[fd12:3456::1]/x",
+    "https://[::ffff:10.1.1.1]/x",
+]
+
+
+@pytest.mark.parametrize("registry", ["10.0.0.5", "192.168.7.7:5000", "[fd00::5]:443"])
+def test_a_registry_of_a_private_network_leads_into_such_networks_and_no_further(
+    registry: str,
+) -> None:
+    for address in NEAR:
+        assert refusal(registry, address) is None
+        assert "private" in str(refusal("8.8.8.8", address))
+    assert refusal(registry, "https://8.8.8.8/x") is None
+    for address in set(PRIVATE) - set(NEAR) - {"https://10.1.2.3/x", "https://172.16.0.1/x"}:
+        assert "private" in str(refusal(registry, address))
+
+
+@pytest.mark.parametrize("address", ["100.100.100.200", "192.0.0.192", "[fd20:ce::254]"])
+def test_no_registry_but_one_that_is_there_leads_to_what_a_cloud_tells_a_machine(
+    address: str,
+) -> None:
+    for registry in ("registry.example", "10.0.0.5", "[fd00::5]"):
+        assert "private" in str(refusal(registry, f"https://{address}/x"))
+    assert refusal(address, f"https://{address}:81/x") is None
+
+
+def test_a_registry_is_in_here_by_any_of_its_names() -> None:
+    assert refusal("127.1:5000", "https://127.0.0.1/x") is None
+    assert "private" in str(refusal("127.1:5000", "https://10.0.0.5/x"))
+
+
 @pytest.mark.parametrize("registry", ["registry.example", "127.0.0.1:5000"])
 @pytest.mark.parametrize(
     "address", ["http://8.8.8.8/x", "http://registry.example/x", "file:///etc/passwd", "//x", "x"]
@@ -114,11 +157,26 @@ def test_an_upload_goes_on_at_the_same_host(address: str, path: str) -> None:
         "https://other.example\\@registry.example/x",
         "//other.example/x",
         "https://registry.example.other.example/x",
+        "https://registry..example/x",
+        f"https://{'a' * 64}.example/x",
     ],
 )
 def test_an_upload_goes_on_at_no_other_host(address: str) -> None:
     with pytest.raises(IntegrityError):
         own_path("registry.example", "https://registry.example/", address)
+
+
+@pytest.mark.parametrize(
+    ("address", "path"),
+    [
+        ("7?_state=x", "/v2/x/blobs/uploads/7?_state=x"),
+        ("?_state=x", "/v2/x/blobs/uploads/?_state=x"),
+        ("/other/7", "/other/7"),
+    ],
+)
+def test_an_upload_goes_on_relative_to_where_it_was_asked_for(address: str, path: str) -> None:
+    asked = "https://registry.example/v2/x/blobs/uploads/"
+    assert own_path("registry.example", asked, address) == path
 
 
 @pytest.fixture
@@ -198,6 +256,58 @@ def test_a_proxy_of_the_environment_is_asked_for_what_is_out_there(
             with pytest.raises(TemporaryError):
                 impatient.resolve(replace(there, registry=address))
         assert proxy.asked == []
+
+
+PROXIES = ["socks5://127.0.0.1:1", "http://ada:s3cret@127.0.0.1:99999", "http://[::1", "http://"]
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_a_proxy_that_is_none_is_told_at_once(
+    proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    there = Reference(registry="registry.invalid", repository="x", tag="one")
+    start = time.monotonic()
+    for ask in (
+        lambda: HttpRegistry(tmp_path).resolve(there),
+        lambda: curator.open_index("https://registry.invalid/", cache=None),
+    ):
+        with pytest.raises(HostError, match="HTTPS_PROXY is") as caught:
+            ask()
+        assert "s3cret" not in str(caught.value)
+    assert time.monotonic() - start < SOON_S
+
+
+@pytest.mark.parametrize("text", [None, "", "no certificate"])
+def test_certificates_that_cannot_be_loaded_are_told_at_once(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "bundle.pem"
+    if text is not None:
+        bundle.write_text(text)
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    there = Reference(registry="registry.invalid", repository="x", tag="one")
+    start = time.monotonic()
+    for ask in (
+        lambda: HttpRegistry(tmp_path).resolve(there),
+        lambda: curator.open_index("https://registry.invalid/", cache=None),
+    ):
+        with pytest.raises(HostError, match=r"SSL_CERT_FILE=.*bundle\.pem cannot be loaded"):
+            ask()
+    assert time.monotonic() - start < SOON_S
+
+
+@pytest.mark.parametrize(
+    "registry", ["localhost:99999", "registry..example", f"{'a' * 70}.example", "docker.io"]
+)
+def test_what_is_no_host_is_told_at_once(registry: str, tmp_path: Path) -> None:
+    start = time.monotonic()
+    with pytest.raises(InputError):
+        HttpRegistry(tmp_path).resolve(Reference(registry=registry, repository="x", tag="one"))
+    if registry != "docker.io":
+        with pytest.raises(InputError):
+            curator.open_index(f"https://{registry}/", cache=None)
+    assert time.monotonic() - start < SOON_S
 
 
 # For how long

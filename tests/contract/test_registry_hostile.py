@@ -265,6 +265,64 @@ def test_a_redirect_carries_no_login_to_another_host(liar: FaultProxy, tmp_path:
         assert "authorization" not in network.exchanges[0].request.headers
 
 
+def hopping(hops: int, blob: bytes) -> Plan:
+    """Redirect so many times, then give a blob."""
+
+    def plan(asked: Request) -> Fault:
+        path, _, hop = asked.path.partition("?hop=")
+        if int(hop or 0) == hops:
+            return answer(200, blob)
+        return answer(307, headers={"Location": f"{path}?hop={int(hop or 0) + 1}"})
+
+    return plan
+
+
+def test_some_redirects_are_followed_and_not_for_ever(liar: FaultProxy, tmp_path: Path) -> None:
+    blob, there = b"on a content network", Reference(registry=liar.address, repository="x")
+    registry = logged_in(tmp_path / "docker", liar.address)
+    for hops in (2, 5):
+        liar.plan = hopping(hops, blob)
+        assert registry.blob(there, Descriptor.of(blob, "x")) == blob
+        assert registry.has(there, Descriptor.of(blob, "x"))
+    liar.plan = hopping(6, blob)
+    with pytest.raises(IntegrityError, match="redirected more than 5 times"):
+        registry.blob(there, Descriptor.of(blob, "x"))
+
+
+def test_a_redirect_within_a_registry_keeps_its_login(liar: FaultProxy, tmp_path: Path) -> None:
+    blob, there = b"elsewhere in here", Reference(registry=liar.address, repository="x")
+    challenge = answer(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+    led = hopping(1, blob)
+    liar.plan = lambda asked: led(asked) if "authorization" in asked.headers else challenge
+    registry = logged_in(tmp_path / "docker", liar.address)
+    assert registry.blob(there, Descriptor.of(blob, "x")) == blob
+
+
+def test_who_leads_back_into_a_registry_does_not_use_our_login(
+    liar: FaultProxy, tmp_path: Path
+) -> None:
+    challenge = answer(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+    back = answer(307, headers={"Location": f"http://{liar.address}/secret"})
+    with FaultProxy(plan=always(back)) as network:
+        away = answer(307, headers={"Location": f"http://{network.address}/"})
+        liar.plan = lambda asked: away if "authorization" in asked.headers else challenge
+        registry = logged_in(tmp_path / "docker", liar.address)
+        with pytest.raises(CuratorError):
+            registry.blob(Reference(registry=liar.address, repository="x"), Descriptor.of(b"", "x"))
+        told = [e.request for e in liar.exchanges if e.request.path == "/secret"]
+        assert [request.headers.get("authorization") for request in told] == [None]
+
+
+def test_every_redirect_is_looked_at(liar: FaultProxy, tmp_path: Path) -> None:
+    with FaultProxy(plan=always(answer(307, headers={"Location": OTHER_HOST}))) as network:
+        liar.plan = always(answer(307, headers={"Location": f"http://{network.address}/blob"}))
+        registry = logged_in(tmp_path / "docker", liar.address)
+        there = Reference(registry=liar.address, repository="x")
+        with pytest.raises(IntegrityError, match="not https"):
+            registry.blob(there, Descriptor.of(b"x", "x"))
+        assert len(network.asked) == 1
+
+
 @pytest.fixture
 def own_address() -> str:
     """An address of this machine that is not loopback."""

@@ -43,7 +43,13 @@ class Documents:
     def list(self, prefix: str) -> tuple[str, ...]:
         return tuple(sorted(path for path in self.memory.files if path.startswith(prefix)))
 
-    def get(self, path: str, etag: str | None = None) -> Fetched | None:
+    def get(
+        self,
+        path: str,
+        etag: str | None = None,
+        *,
+        within_s: float | None = None,  # noqa: ARG002 - memory is not waited for
+    ) -> Fetched | None:
         found = self.read(path)
         if found is None:
             return None

@@ -8,7 +8,13 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from curator.errors import InputError, IntegrityError, SignatureError
+from curator.errors import (
+    InputError,
+    IntegrityError,
+    RefusedError,
+    SignatureError,
+    TemporaryError,
+)
 from curator.index import Head, Signature, SigningKey
 from curator.oci import MANIFEST, Descriptor, Manifest, canonical_json, sha256
 from curator.sign import (
@@ -189,6 +195,71 @@ def test_payloads_that_say_nothing_count_as_nothing(payload_: bytes) -> None:
     document = {"layers": [{**layer, "annotations": {ANNOTATION: own.sig}}]}
     manifest = Manifest(data=canonical_json(document), media_type=MANIFEST)
     assert isinstance(refusal(manifest, (payload_,), made.public), SignatureError)
+
+
+MISSHAPEN: dict[str, dict[str, object]] = {
+    "annotations of a list": {"annotations": ["x"]},
+    "annotations of a text": {"annotations": "x"},
+    "no digest": {"digest": None},
+    "another digest": {"digest": "md5:1"},
+    "no size": {"size": True},
+    "a big payload": {"size": 10**9},
+    "a payload that is lost": {"digest": sha256(b"lost")},
+}
+
+
+@pytest.mark.parametrize("kind", MISSHAPEN)
+def test_what_stands_beside_a_signature_does_it_no_harm(kind: str) -> None:
+    made = new_signer()
+    manifest, (data, _) = signed_image(made, "registry.example/cupy", DIGEST, None)
+    (own,) = manifest.json()["layers"]
+    known = {sha256(data): data}
+
+    def read(blob: Descriptor) -> bytes:
+        assert blob.size < 100_000
+        if blob.digest not in known:
+            raise RefusedError(f"{blob.digest} is not in the registry")
+        return known[blob.digest]
+
+    strange = {**own, **MISSHAPEN[kind]}
+    for layers in ([strange, own], [own, strange], [1, own, {}]):
+        beside = Manifest(data=canonical_json({"layers": layers}), media_type=MANIFEST)
+        verify_image(beside, DIGEST, made.public, 1, read)
+    alone = Manifest(data=canonical_json({"layers": [strange]}), media_type=MANIFEST)
+    with pytest.raises(SignatureError):
+        verify_image(alone, DIGEST, made.public, 1, read)
+    again, blobs = signed_image(made, "registry.example/cupy", DIGEST, alone, lambda _: False)
+    verify_image(again, DIGEST, made.public, 1, read)
+    assert {blob.digest for blob in again.blobs} == set(map(sha256, blobs))  # the registry takes it
+
+
+def test_a_server_that_is_down_makes_no_signature_bad() -> None:
+    made = new_signer()
+    manifest, _ = signed_image(made, "registry.example/cupy", DIGEST, None)
+
+    def read(_: Descriptor) -> bytes:
+        raise TemporaryError("503")
+
+    with pytest.raises(TemporaryError):
+        verify_image(manifest, DIGEST, made.public, 1, read)
+
+
+def test_many_layers_cost_little_and_hide_no_new_signature() -> None:
+    made = new_signer()
+    manifest, (data, _) = signed_image(made, "registry.example/cupy", DIGEST, None)
+    (own,) = manifest.json()["layers"]
+    junk = [{**own, "annotations": {ANNOTATION: "AAAA"}}] * 3000
+    crowd = Manifest(data=canonical_json({"layers": junk}), media_type=MANIFEST)
+    again, _ = signed_image(made, "registry.example/cupy", DIGEST, crowd)
+    assert len(again.json()["layers"]) <= 101
+    reads = []
+
+    def read(blob: Descriptor) -> bytes:
+        reads.append(blob.digest)
+        return data
+
+    verify_image(again, DIGEST, made.public, 1, read)
+    assert reads == [sha256(data)]
 
 
 @pytest.mark.parametrize("layers", [None, {}, [1], "x"])
