@@ -35,7 +35,7 @@ PLACES = ("directory", "http")
 
 def on_a_gpu(change: Change) -> Change:
     """Return a change whose image a GPU ran, too."""
-    (contents,) = change.entry.tests
+    contents = change.entry.tests[0]
     found = SuiteResult(
         suite="gpu", verdict="pass", evidence=contents.evidence, at=NOW, probe="0" * 64,
         gpu="A100", sm="8.0", driver="535.216.01",

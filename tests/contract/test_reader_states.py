@@ -123,7 +123,7 @@ def test_versions_are_beginnings_or_ranges(farm: Farm, index: IndexReader) -> No
     assert versions(">=14,<14.2") == versions("==14.1.*") == ["14.1.0"]
     assert versions("~=13.5") == versions("13") == ["13.6.0"]
     assert versions(cuda=">=13") == ["14.1.0"]
-    for wrong in ("14.", " 14", "14.2.*", "newest"):
+    for wrong in ("14.", "14.2.*", "newest"):
         with pytest.raises(InputError, match="neither a version"):
             index.entries(version=wrong)
         with pytest.raises(InputError, match="neither a version"):
