@@ -20,8 +20,8 @@ from curator.oci import Manifest, hex_of, sha256
 from curator.policy import TAGGED, repository
 from curator.publish._check import Checked, Finding, check_store, standing
 from curator.publish._commit import amend
-from curator.publish._files import derived_files, write_files
-from curator.publish._finish import Wanted, finish, recent_changes
+from curator.publish._files import derived_files
+from curator.publish._finish import Wanted, finished, recent_changes, start_over
 from curator.publish._head import mend_config, move_head, require_writer
 from curator.publish._sign import is_signed, sign_image
 from curator.publish._site import SITE_PATH, mend_site, stale_pages
@@ -214,10 +214,10 @@ def _mend(found: Checked, target: Target) -> tuple[str, ...]:
         [item.subject for item in found.findings if item.code in {"missing-tag", "moving-tag"}],
         target,
     )
-    written += finish(target)
-    if "derived" in codes and (tip := check_store(target.store, target.now).tip) is not None:
-        recent = recent_changes(target.store, tip)
-        written += write_files(tip, None, {}, recent, target)[1]
+    if "derived" in codes:
+        start_over(target)
+    # What cannot be done is a finding of the look that follows.
+    written += finished(target).written
     if any(finding.repairable for finding in _stale_pages(target)):
         written += mend_site(target.store)
     return tuple(written)

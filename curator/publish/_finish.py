@@ -5,9 +5,10 @@
 - `projected.json` says up to which generation this was done in which registry, so that only the
   tags that moved since are looked at, and only the files that changed are written. It is a
   speed-up: without it, and where it names no generation of this chain, everything is looked at.
-- A tag is written only where it differs. After tags and files the newest generation is asked for
-  again: whoever wrote last has looked last. Who cannot look again, because something failed, takes
-  the marker back, so that somebody else does.
+- A tag or file is written only where it differs. Who was alone with the marker from its look at
+  the chain to its last write moves it, and is done; all others look again, at the newest state and
+  at what stands there: whoever wrote last has looked last. Who cannot look again, because something
+  failed, takes the marker back, so that somebody else does.
 - An immutable tag that names another image is never written over, and keeps nothing else from
   being done; once its entry is out of use it is not asked for any more.
 - A publisher that is overtaken and then killed between a write and its second look can leave that
@@ -16,7 +17,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import logging
 import uuid
 from dataclasses import dataclass, field
@@ -51,7 +52,7 @@ log = logging.getLogger(__name__)
 
 MARKER_PATH: Final = "v1/projected.json"
 MAX_STEPS: Final = 200
-ROUNDS: Final = 3
+ROUNDS: Final = 10
 
 
 class Marker(Model):
@@ -153,16 +154,14 @@ def finished(target: Target, gen: int | None = None) -> Done:
     """
     store, done = target.store, Done()
     with store.turn("finish"):
-        for _ in range(ROUNDS):
-            start = _start(target)
-            if gen is not None and start.gen >= gen:
-                break
-            tip = read_tip(store)
-            if tip is None:
-                break
-            done.written += [*move_head(tip, target), *name_registry(target)]
-            if start.gen == tip.generation.number:
-                break
+        start = _start(target)
+        if gen is not None and start.gen >= gen:
+            return done
+        tip = read_tip(store)
+        if tip is None:
+            return done
+        done.written += [*move_head(tip, target), *name_registry(target)]
+        if start.gen < tip.generation.number:
             try:
                 _bring_up(tip, start, target, done)
             except CuratorError:
@@ -172,58 +171,70 @@ def finished(target: Target, gen: int | None = None) -> Done:
 
 
 def _bring_up(tip: Tip, start: Start, target: Target, done: Done) -> None:
-    """Do what is missing since the marker, until the chain stands still, and move the marker."""
-    store, wanted = target.store, Wanted()
-    later = list(following(store, start.tip)) if _is_near(start, tip) else None
+    """Do what is missing since the marker, again while others move it, and move it."""
+    store, etag, sure = target.store, start.etag, _sure(start, tip)
+    for number in range(ROUNDS):
+        before = len(done.written)
+        marker = _project(tip, start, sure, target, done)
+        try:
+            store.replace(MARKER_PATH, marker.data, etag)
+        except ConflictError:
+            if number and len(done.written) == before:
+                return  # all is as it should be, after the last write of ours
+        else:
+            done.written.append(MARKER_PATH)
+            return
+        blob = store.read(MARKER_PATH)
+        etag, sure = blob.etag if blob else None, _schemas(marker.files)
+        tip = read_tip(store) or tip
+        done.written += move_head(tip, target)
+    _take_back(start, target)
+
+
+def _project(tip: Tip, start: Start, sure: Mapping[str, str], target: Target, done: Done) -> Marker:
+    """Bring tags and derived files to a generation; return the marker that says so.
+
+    `sure` are the hashes of files that need no look at what stands there.
+    """
+    store, wanted, later = target.store, Wanted(), _since(start, tip, target.store)
     if later is None:
         wanted.add_index(read_groups(store, tip))
-    known, newer = _known(start, later), later or []
-    while True:
-        for one in newer:
-            wanted.add_generation(one)
-            tip = one
-        project(wanted, target, done)
-        recent = _recent(start, later, tip, store)
-        hashes, files = write_files(tip, later, known, recent, target)
-        done.written += files
-        newer = list(following(store, tip))
-        if not newer:
-            break
-        # Others write the same files: what stands there counts.
-        known = _schemas(hashes)
-        later = [*later, *newer] if later is not None else None
-        done.written += move_head(newer[-1], target)
-    marker = Marker(
+    for one in later or ():
+        wanted.add_generation(one)
+    point(wanted, target, done)
+    recent = _recent(start, later, tip, store)
+    hashes, files = write_files(tip, later, sure, recent, target)
+    done.written += files
+    return Marker(
         registry=str(target.place),
         gen=tip.generation.number,
         sha256=tip.sha256,
         files=hashes,
         recent=recent,
     )
-    with contextlib.suppress(ConflictError):  # whoever was faster did as much, or took it back
-        store.replace(MARKER_PATH, marker.data, start.etag)
-        done.written.append(MARKER_PATH)
 
 
-def _is_near(start: Start, tip: Tip) -> bool:
-    """Say whether the generations since the marker are looked at, and not the whole state."""
-    return start.tip is not None and 0 <= tip.generation.number - start.gen <= MAX_STEPS
+def _since(start: Start, tip: Tip, store: Store) -> list[Tip] | None:
+    """Return the generations from the marker to `tip`; None where the whole state is looked at."""
+    count = tip.generation.number - start.gen
+    if start.tip is None or count > MAX_STEPS:
+        return None
+    return list(itertools.islice(following(store, start.tip), count))
 
 
-def _known(start: Start, later: list[Tip] | None) -> Mapping[str, str]:
-    """Return the hashes of files that need no look at what stands there.
+def _sure(start: Start, tip: Tip) -> Mapping[str, str]:
+    """Return the files that are what the marker says.
 
-    A generation that was left undone, or that others work at, may have left anything; the schemas
-    are the same in each.
+    A generation that was left undone, or that others work at, may have left anything.
     """
     if start.marker is None:
         return {}
-    if later is not None and len(later) == 1:
-        return start.marker.files
-    return _schemas(start.marker.files)
+    is_next = tip.generation.number == start.gen + 1
+    return start.marker.files if is_next else _schemas(start.marker.files)
 
 
 def _schemas(files: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the hashes of the schemas, which are the same in every generation."""
     return {path: digest for path, digest in files.items() if path in schemas()}
 
 
@@ -267,6 +278,11 @@ def _start(target: Target) -> Start:
     return Start(etag=blob.etag, marker=marker, tip=tip)
 
 
+def start_over(target: Target) -> None:
+    """Let whoever finishes next look at every tag and every file."""
+    _take_back(Start(etag=None), target)
+
+
 def _take_back(start: Start, target: Target) -> None:
     """Let whoever finishes next, or finishes now, begin where this one began, and trust no file."""
     sha256 = start.tip.sha256 if start.tip else ""
@@ -283,7 +299,7 @@ def _take_back(start: Start, target: Target) -> None:
         log.warning("tags may lag behind until an audit: %s", error)
 
 
-def project(wanted: Wanted, target: Target, done: Done) -> None:
+def point(wanted: Wanted, target: Target, done: Done) -> None:
     """Point each tag that differs at its digest, all that can be, and note what could not."""
     for name, digest in sorted(wanted.digests.items()):
         done.refusals.pop(name, None)

@@ -1,6 +1,6 @@
 """Many publishers at once: how many publishes a second, how long one waits, and is anything lost.
 
-    python -m tests.bench.publish --writers 32 --each 100 [--store azurite]
+    python -m tests.bench.publish --writers 32 --each 100 [--store azurite] [--signed]
 
 Each publish is an image of its own, in one of five groups whose moving tags all writers share. Each
 answer is noted on the disk before the next publish. A checker that uses nothing of the package
@@ -26,13 +26,16 @@ from typing import TYPE_CHECKING, Any
 
 from curator import provision, settings
 from curator.publish import Committed, publish
+from curator.sign import signer
 from curator.store import open_store
 from tests.publishing import Farm, Walk
+from tests.signing import private_pem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from multiprocessing.synchronize import Barrier
 
+KEY = "key.pem"
 SPAWN = multiprocessing.get_context("spawn")
 MINORS = [f"14.{number}" for number in range(5)]
 CUDAS = [f"{major}.{minor}" for major in (12, 13) for minor in range(6)]
@@ -51,7 +54,8 @@ class Job:
 
 def work(job: Job, start: Barrier) -> None:
     """Publish images one by one, and note each answer durably before the next."""
-    farm = Farm(job.root)
+    key = job.root / KEY
+    farm = Farm(job.root, signer=signer([key.read_bytes()]) if key.exists() else None)
     store = open_store(job.location, job.environment)
     start.wait()
     with (job.root / f"acknowledged-{job.writer}").open("w") as log:
@@ -149,6 +153,7 @@ def main() -> None:
     parser.add_argument("--writers", type=int, default=32)
     parser.add_argument("--each", type=int, default=100)
     parser.add_argument("--store", choices=["directory", "azurite"], default="directory")
+    parser.add_argument("--signed", action="store_true", help="let each sign head and image")
     parser.add_argument("--where", type=Path, default=Path.home() / ".cache")
     options = parser.parse_args()
     with ExitStack() as stack:
@@ -160,6 +165,8 @@ def main() -> None:
             stack.callback(provision.stop_azurite, blobs)
             location, environment = "azure:bench", {"AZURE_STORAGE_CONNECTION_STRING": connection}
         job = Job(root, location, environment, 0, options.each)
+        if options.signed:
+            (root / KEY).write_bytes(private_pem())
         yardstick = fsync_ms(root)
         taken = run(job, options.writers)
         answers = list(acknowledged(root))

@@ -148,7 +148,8 @@ def fill(root: Path, count: int) -> None:
     store.replace(head.path, head.data, None)
     config = {"spec": 1, "store": "bench", "registry": str(PLACE)}
     store.replace("v1/config.json", canonical_json(config), None)
-    marker = {"spec": 1, "registry": str(PLACE), "gen": made.tip.generation.number}
+    brought = {"gen": made.tip.generation.number, "sha256": made.tip.sha256}
+    marker = {"spec": 1, "registry": str(PLACE), **brought}
     store.replace("v1/projected.json", canonical_json(marker), None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,14 @@ import pytest
 from curator.errors import RefusedError
 from curator.index import generation_path, read_index
 from curator.oci import hex_of
-from curator.publish import Audit, Committed, audit, check_store, generation_of
+from curator.publish import (
+    Audit,
+    Committed,
+    audit,
+    check_store,
+    generation_of,
+    publish,
+)
 from tests.publishing import (
     CANDIDATE,
     LATER,
@@ -26,6 +34,7 @@ from tests.signing import new_signer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from curator.oci import Digest, Reference
@@ -191,6 +200,41 @@ def test_a_repair_beside_a_publisher_ends_with_the_newest(farm: Farm, change: Ch
     assert farm.tags("cupy")["14.2"] == newer.entry.digest
     assert len([tag for tag in farm.tags("cupy") if tag.startswith("drift-")]) == 1
     assert audited(farm, repair=True).repaired == ()
+
+
+def test_a_repair_of_files_beside_a_publisher_ends_with_the_newest(
+    farm: Farm, change: Change
+) -> None:
+    stale_file(farm, change)
+
+    @dataclass
+    class Busy(FusedStore):
+        times: int = 1
+
+        def turn(self, name: str) -> AbstractContextManager[None]:
+            del name
+            return nullcontext()
+
+        def replace(self, path: str, data: bytes, expected_etag: str | None) -> str:
+            if path == "v1/badge/cupy.json" and self.times:
+                self.times = 0
+                publish([newer], farm.target(store=self))
+            return self.inner.replace(path, data, expected_etag)
+
+    newer = farm.change("14.9.0")
+    store = Busy(farm.documents, farm.fuse)
+    assert audit(farm.target(LATER, store=store), repair=True).left == ()
+    assert loaded(farm.root / "store", "v1/badge/cupy.json")["message"].startswith("14.9.0")
+    assert audited(farm).findings == ()
+
+
+def test_an_image_that_is_gone_keeps_a_repair_from_nothing(farm: Farm, change: Change) -> None:
+    lost_image(farm, change)
+    (farm.root / "registry/dl/staging/cupy/manifests" / hex_of(change.entry.digest)).unlink()
+    stale_file(farm, change)
+    found = audited(farm, repair=True)
+    assert {finding.code for finding in found.left} == {"image", "missing-tag"}
+    assert "v1/index.json" in found.repaired
 
 
 def test_an_image_of_ours_on_the_wrong_tag_is_no_stranger(farm: Farm, change: Change) -> None:

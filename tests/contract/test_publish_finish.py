@@ -231,31 +231,68 @@ def test_an_older_publisher_leaves_no_older_files(farm: Farm) -> None:
     check(farm)
 
 
-def test_an_older_tag_that_an_error_left_is_brought_up_by_whoever_is_next(farm: Farm) -> None:
-    farm.publish(farm.change("14.2.0"))
-    old, new = farm.change("14.2.1"), farm.change("14.2.2")
-    without_turns = Beside(farm.documents, farm.fuse)
+@dataclass
+class Overtaken(FusedRegistry):
+    """A registry of a publisher whom a newer one overtakes at a moving tag, and who then fails."""
 
-    @dataclass
-    class Failing(FusedRegistry):
-        overtaken: bool = False
+    old: Change
+    overtake: Callable[[], object]
+    is_overtaken: bool = False
 
-        def resolve(self, reference: Reference) -> Descriptor | None:
-            if reference.tag == "14.2" and not self.overtaken:
-                found = self.inner.resolve(reference)
-                self.overtaken = True
-                publish([new], farm.target(store=without_turns))
-                return found
-            if self.overtaken and reference.tag == old.entry.tags[0]:
-                raise TemporaryError(f"{reference}: 503")
-            return self.inner.resolve(reference)
+    def resolve(self, reference: Reference) -> Descriptor | None:
+        found = self.inner.resolve(reference)
+        if reference.tag == "14.2" and not self.is_overtaken:
+            self.is_overtaken = True
+            self.overtake()
+        elif self.is_overtaken and reference.tag == self.old.entry.tags[0]:
+            raise TemporaryError(f"{reference}: 503")
+        return found
 
-    registry = Failing(farm.images, farm.fuse)
-    answer = publish([old], replace(farm.target(store=without_turns), registry=registry))
+
+def fail(farm: Farm, old: Change, overtake: Callable[[], object]) -> None:
+    """Let a publisher write an older tag over a newer one, and then get no further."""
+    registry = Overtaken(farm.images, farm.fuse, old, overtake)
+    target = farm.target(store=Beside(farm.documents, farm.fuse))
+    answer = publish([old], replace(target, registry=registry))
     assert isinstance(answer, Committed)
     assert isinstance(answer.unfinished, TemporaryError)
     assert farm.resolve("cupy:14.2") == old.entry.digest
+
+
+def test_an_older_tag_that_an_error_left_is_brought_up_by_whoever_is_next(farm: Farm) -> None:
+    farm.publish(farm.change("14.2.0"))
+    old, new = farm.change("14.2.1"), farm.change("14.2.2")
+    store = Beside(farm.documents, farm.fuse)
+    fail(farm, old, lambda: publish([new], farm.target(store=store)))
     assert f"cupy:14.2 -> {new.entry.digest}" in farm.recover()
+    check(farm)
+
+
+def test_an_older_tag_that_an_error_left_is_brought_up_by_whoever_is_about_to_end(
+    farm: Farm,
+) -> None:
+    farm.publish(farm.change("14.2.0"))
+    old, new = farm.change("14.2.1"), farm.change("14.2.2")
+    is_near_its_end, goes_on = threading.Event(), threading.Event()
+
+    @dataclass
+    class Waiting(Beside):
+        def replace(self, path: str, data: bytes, expected_etag: str | None) -> str:
+            if path == MARKER:
+                is_near_its_end.set()
+                assert goes_on.wait(60)
+            return self.inner.replace(path, data, expected_etag)
+
+    store = Waiting(farm.documents, farm.fuse)
+    newer = threading.Thread(target=lambda: publish([new], farm.target(store=store)))
+
+    def overtake() -> None:
+        newer.start()
+        assert is_near_its_end.wait(60)
+
+    fail(farm, old, overtake)
+    goes_on.set()
+    newer.join()
     check(farm)
 
 
