@@ -135,7 +135,7 @@ class MixedError(IntegrityError):
 
 
 class StrangerError(IntegrityError):
-    """The store is another one than was read here before, or its keys are others."""
+    """The store is another one than was read here before, or its keys or registry are others."""
 
     code = "stranger"
 

@@ -9,7 +9,8 @@
   names at first use are pinned: from then on they have to sign, as a known host's key has to.
 - An older index than one that was seen (`RollbackError`), another one under a known number
   (`ForkError`), one past its end (`FreezeError`), documents of different states (`MixedError`) and
-  another store or other keys (`StrangerError`) are each refused.
+  another store, other keys or, of a signed index, another registry (`StrangerError`) are each
+  refused.
 - An unchanged index costs one request, answered with 304. Without a network the last verified
   copy is read, and says so.
 """

@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 
 GRACE_S: Final = 3600.0
 MAX_BYTES: Final = 16 * 1024 * 1024
-_FIELDS: Final = {"store": str, "keys": dict, "threshold": int, "gen": int, "sha256": str}
+_FIELDS: Final = {
+    "store": str,
+    "registry": str,
+    "keys": dict,
+    "threshold": int,
+    "gen": int,
+    "sha256": str,
+}
 
 
 class Cache:
