@@ -35,10 +35,6 @@ SHM: Final = RUN[-1]
 _DRIVER: Final = "nvidia.com/cuda.driver-version.major"
 _MAJOR: Final = "nvidia.com/gpu.compute.major"
 _MINOR: Final = "nvidia.com/gpu.compute.minor"
-_REGISTRY = re.compile(
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
-    r"|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?"
-)
 _TARGET = re.compile(r"([0-9]{1,3})\.([0-9])([af]?)")
 # What every reader of YAML 1.1 and 1.2 takes for a string without quotes, but for its few words.
 _PLAIN = re.compile(r"[$/]?[A-Za-z][A-Za-z0-9_./:@+-]*[A-Za-z0-9]")
@@ -254,10 +250,8 @@ def _above(key: str, lowest: int) -> dict[str, Any]:
 
 
 def _pinned(text: str) -> Reference:
-    """Return the reference; `oci` lets a registry's name be anything, an engine does not."""
     reference = Reference.parse(text)
-    is_known = not reference.registry or _REGISTRY.fullmatch(reference.registry)
-    if not is_known or reference.digest is None:
+    if reference.digest is None:
         message = f"not an image reference with a digest: {text!r}"
         raise InputError(Diagnostic(code="reference", message=message))
     return reference

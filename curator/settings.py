@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curator.errors import Diagnostic, InputError
-from curator.oci import Reference, hex_of, sha256
+from curator.oci import Reference, hex_of, parse_registry, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -191,8 +191,7 @@ class Place:
     @classmethod
     def parse(cls, text: str) -> Place:
         """Read `host[:port][/prefix]`."""
-        registry, _, prefix = text.partition("/")
-        Reference.parse(f"{registry}/{prefix or 'x'}")
+        registry, prefix = parse_registry(text)
         return cls(registry=registry, prefix=prefix)
 
     def __str__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -105,7 +106,7 @@ def _chosen(best: Match, host: Host, reference: str) -> Iterator[str]:
     from curator.resolve import RUN, why  # noqa: PLC0415
 
     yield f"{best.image.name}    {_confidence(best.judgement, host)}"
-    yield f"  {' '.join(RUN)} {reference}"
+    yield f"  {shlex.join((*RUN, reference))}"
     yield f"  why: {why(best.judgement)}"
 
 

@@ -8,18 +8,20 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from curator.cli import main
+from curator.index import CONFIG_PATH
+from curator.oci import canonical_json
 from curator.reader import read_catalogue
 from tests.images import PYTORCH_128, image, label, published, ran, written
 from tests.unit.test_cli import Said
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 SMI = "name, driver_version, compute_cap\nNVIDIA A100-SXM4-80GB, 535.104.05, 8.0\n"
 
@@ -68,6 +70,20 @@ def test_the_best_image_is_a_command_to_copy_and_its_reason(curator: Callable[..
     )
     assert "@sha256:" in command
     assert "driver 535 >= 525.60.13" in reason
+
+
+@pytest.mark.parametrize("registry", ["$(id).example/dl", "x --privileged.y"])
+@pytest.mark.parametrize(
+    "verb", ["resolve", "resolve --pin", "explain pytorch:2.8.0-cuda12.8-py3.12"]
+)
+def test_a_registry_with_a_command_in_it_is_never_printed(
+    registry: str, verb: str, index: str, curator: Callable[..., Said]
+) -> None:
+    path = Path(index, CONFIG_PATH)
+    path.write_bytes(canonical_json({**json.loads(path.read_bytes()), "registry": registry}))
+    said = curator(*verb.split(), "--driver", "580.95.05", "--gpu", "A100")
+    assert registry not in said.out
+    assert "registry" in said.err
 
 
 def test_without_a_framework_each_has_its_best(curator: Callable[..., Said]) -> None:
