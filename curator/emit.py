@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from curator.errors import Diagnostic, InputError
+from curator.errors import Diagnostic, InputError, printable
 from curator.oci import Reference
 from curator.resolve import RUN, platform_of
 
@@ -271,8 +271,8 @@ def _comment(sign: str, lines: Iterable[str]) -> str:
 
 
 def _line(text: str) -> str:
-    """Return the text on one line, without what is not printable: breaks, escapes, bidi marks."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    """Return the text on one line, its words with one space between."""
+    return " ".join(printable(text).split())
 
 
 class _Dumper(yaml.SafeDumper):

@@ -33,6 +33,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 
+def printable(text: str) -> str:
+    """Return the text with spaces for what is not printable: breaks, escapes, bidi marks.
+
+    So is shown what others wrote: it can neither look like a line of ours nor steer a terminal.
+    """
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnostic:
     """One finding about an input, as a compiler would report it; lines and columns count from 1."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
     from curator.resolve import Catalogue, Gpu, Host, Judgement
 
 MAX_PASTE: Final = 1024 * 1024
+
+
+class _Paste(click.File):
+    """A file, or stdin if that is open."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:  # noqa: ANN401 - click's own
+        if value == "-" and sys.stdin is None:
+            self.fail("stdin is closed", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -41,7 +51,7 @@ host_options = _options(
     click.option(
         "--nvidia-smi",
         "pasted",
-        type=click.File("r", errors="replace"),
+        type=_Paste("r", errors="replace"),
         metavar="FILE",
         help="What nvidia-smi printed, in place of --driver and --gpu; - is stdin.",
     ),

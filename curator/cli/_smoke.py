@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from curator import settings
-from curator.cli._console import STORE_HELP, Console, located, verb
+from curator.cli._console import STORE_HELP, Console, located, verb, writing
 from curator.errors import Diagnostic, InputError
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ def smoke(  # noqa: PLR0913 - one parameter an option
         known_good=lambda: (Probes({}).bare(), good) if good else None,
     )
     if result:
-        result.write_bytes(report.data)
+        with writing(result):
+            result.write_bytes(report.data)
     console.answer(_text(report), report.to_json(), status=report.verdict)
     if code := EXIT_CODES[report.verdict]:
         raise SystemExit(code)
