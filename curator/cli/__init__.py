@@ -11,6 +11,7 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -57,7 +58,13 @@ def _answering() -> Iterator[None]:
 @click.group(
     cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.option("-C", "directory", metavar="DIR", default=".", help="Run as if started in DIR.")
+@click.option(
+    "-C",
+    "directory",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Run as if started in DIR.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but the answer and errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more about what is being done.")

@@ -41,7 +41,6 @@ class Console:
     """The options that stand before the verb, and the two streams."""
 
     def __init__(self, arguments: Sequence[str] = ()) -> None:
-        self.directory = Path()
         # Errors in the options themselves are answered as asked, too.
         self.json = "--json" in arguments
         self.quiet = False
@@ -52,8 +51,9 @@ class Console:
         self._warnings: list[Diagnostic] = []
 
     def configure(self, **options: Any) -> None:  # noqa: ANN401 - click's parsed options
-        """Take the parsed options."""
-        self.directory = Path(options["directory"])
+        """Take the parsed options; every relative path is one of the directory that -C names."""
+        if options["directory"] is not None:
+            os.chdir(options["directory"])
         self.json = options["as_json"]
         self.quiet = options["quiet"]
         self.debug = options["debug"]
@@ -64,7 +64,7 @@ class Console:
 
     def root(self) -> Path:
         """Return the farm's directory."""
-        return settings.find_root(self.directory)
+        return settings.find_root(Path())
 
     def tree(self) -> Tree:
         """Read the farm's files."""
@@ -192,7 +192,7 @@ def _command() -> str:
 
 
 def located(store: str | None) -> str | None:
-    """Return what a flag says of the store; a directory is relative to where we stand."""
+    """Return what a flag or the environment says of a place; a directory as an absolute path."""
     return settings.located(store, Path.cwd()) if store else None
 
 

@@ -24,11 +24,13 @@ from curator.errors import Diagnostic, InputError
 from curator.reader._cache import Cache
 from curator.reader._directory import DirectoryOrigin, Nowhere
 from curator.reader._quick import quick_catalogue
+from curator.reader._store import StoreOrigin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from curator.index import SigningKey
+    from curator.ports import Store
     from curator.reader._reader import IndexReader
     from curator.reader._values import Origin
     from curator.resolve import Catalogue
@@ -37,7 +39,7 @@ __all__ = ["open_reader", "read_catalogue"]
 
 
 def open_reader(  # noqa: PLR0913 - as open_index
-    location: str,
+    location: str | Store,
     *,
     keys: Sequence[bytes | str | Path] = (),
     threshold: int = 1,
@@ -46,6 +48,8 @@ def open_reader(  # noqa: PLR0913 - as open_index
     offline: bool = False,
 ) -> IndexReader:
     """Open the index at `location`; `curator.open_index` documents the parameters.
+
+    A store is read with what opens it, as its publishers do.
 
     Raises:
         InputError: the location is none that can be read, or a key is none.
@@ -68,7 +72,7 @@ def open_reader(  # noqa: PLR0913 - as open_index
 
 
 def read_catalogue(  # noqa: PLR0913 - as open_index
-    location: str,
+    location: str | Store,
     *,
     keys: Sequence[bytes | str | Path] = (),
     threshold: int = 1,
@@ -100,7 +104,9 @@ def read_catalogue(  # noqa: PLR0913 - as open_index
         return reader.catalogue()
 
 
-def _origin(location: str, timeout_s: float) -> Origin:
+def _origin(location: str | Store, timeout_s: float) -> Origin:
+    if not isinstance(location, str):
+        return StoreOrigin(location)
     if location.lower().startswith(("https:", "http:")):
         from curator.reader._http import WebOrigin  # noqa: PLC0415 - not for directories
 

@@ -152,8 +152,10 @@ def test_explain_gives_each_rule_its_source(curator: Callable[..., Said]) -> Non
         (("--driver", "12.4", "--gpu", "A100"), 2, "reads as a CUDA version"),
         (("--driver", "535", "--gpu", "A100", "--version", "new"), 2, "neither a version"),
         (("--index", "ftp://x/y", "--gpu", "A100"), 2, "ftp://"),
-        (("--index", "nowhere", "--gpu", "A100"), 1, "no index here"),
-        (("--index", "nowhere", "--gpu", "A100", "--offline"), 75, "offline"),
+        (("--index", "nowhere", "--gpu", "A100"), 1, "/nowhere: no index here"),
+        (("--index", "nowhere", "--gpu", "A100"), 1, "(--index, CURATOR_INDEX)"),
+        (("--index", "nowhere", "--gpu", "A100", "--offline"), 1, "/nowhere was never read here"),
+        (("--index", "azure:images", "--gpu", "A100"), 2, "connection string"),
     ],
 )
 def test_what_is_wrong_is_said(
@@ -182,6 +184,27 @@ def test_an_index_that_was_read_is_read_again_offline(
     first = curator(*asked)
     (tmp_path / "index").rename(tmp_path / "gone")
     assert curator(*asked, "--offline").out == first.out
+
+
+@pytest.mark.parametrize("variable", ["CURATOR_INDEX", "CURATOR_STORE"])
+def test_a_relative_place_is_one_of_where_we_stand(
+    variable: str, curator: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CURATOR_INDEX")
+    asked = ("resolve", "--driver", "535", "--gpu", "A100", "--framework", "cupy", "--pin")
+    by_flag = curator(*asked, "--index", "index")
+    assert by_flag.code == 0
+    (tmp_path / "elsewhere").mkdir()
+    other = [image("cupy", "15.0.0", label("12.9", PYTORCH_128))]
+    written(tmp_path / "elsewhere" / "index", other)
+    monkeypatch.setenv(variable, "index")
+    assert curator(*asked).out == by_flag.out
+    monkeypatch.chdir(tmp_path)
+    there = curator("-C", "elsewhere", *asked)
+    assert "cupy:15.0.0" in there.out
+    assert curator("-C", "..", *asked).out == by_flag.out
+    assert len(list((tmp_path / "cache/index").iterdir())) == 2
+    assert curator("-C", "nowhere", *asked).code == 2
 
 
 def test_a_newer_state_is_seen_though_a_catalogue_is_remembered(
