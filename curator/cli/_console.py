@@ -111,7 +111,7 @@ class Console:
         if not self.quiet:
             click.echo(text, err=True)
 
-    def warn(self, text: str, code: str) -> None:
+    def warn(self, code: str, text: str) -> None:
         """Say what an answer lacks, on stderr and in the envelope."""
         self._warnings.append(Diagnostic(code=code, message=text, severity="warning"))
         self._tell(self._warnings[-1], "yellow")

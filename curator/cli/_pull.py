@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from curator.resolve import Catalogue, Gpu, Host, Judgement
 
 MAX_PASTE: Final = 1024 * 1024
+TIMEOUT_S: Final = 30.0
 
 
 class _Paste(click.File):
@@ -78,7 +79,9 @@ index_options = _options(
 )
 
 
-def catalogue_of(console: Console, given: dict[str, Any]) -> Catalogue:
+def catalogue_of(
+    console: Console, given: dict[str, Any], *, timeout_s: float = TIMEOUT_S
+) -> Catalogue:
     """Return the images of the index that the flags name.
 
     Raises:
@@ -95,6 +98,7 @@ def catalogue_of(console: Console, given: dict[str, Any]) -> Catalogue:
             threshold=given["threshold"],
             cache=reader_cache(place),
             offline=offline,
+            timeout_s=timeout_s,
         )
     except RefusedError as error:
         told = f"{_shown(place)}: {error}: name another place (--index, CURATOR_INDEX)"

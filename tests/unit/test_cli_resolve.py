@@ -219,52 +219,6 @@ def test_a_newer_state_is_seen_though_a_catalogue_is_remembered(
     assert "15.0.0" in curator(*asked).out
 
 
-def test_a_tag_is_explained_with_its_tests_and_gates(curator: Callable[..., Said]) -> None:
-    said = curator("explain", "pytorch:2.8.0-cuda12.8-py3.12", "--driver", "470", "--gpu", "A100")
-    assert said.code == 0
-    assert "pass 2026-11-22 on H200 (sm 9.0), driver 580.65.06, evidence sha256:" in said.out
-    assert "driver 470 < 525.60.13" in said.out
-    yanked = curator("explain", "jax-0.7.0-cuda12.9-py3.12", "--driver", "580", "--gpu", "A100")
-    assert "yanked: wrong cuDNN" in yanked.out
-
-
-@pytest.mark.parametrize(
-    ("name", "told", "source"),
-    [
-        ("tensorflow-1.8-cuda9.2", "no: tensorflow 1.8 was built for CUDA 9.0", "tested build"),
-        ("tensorflow-1.12-cuda9.1", "libcublas.so.9.0", "tested build"),
-        ("tensorflow-1.13-cuda9.1", "built for CUDA 10.0", "tested build"),
-        ("pytorch-2.14-cuda11.8", "12.6 or 13.0 or 13.2 and not for CUDA 11.8", "RELEASE.md"),
-        ("pytorch==2.9.1+cu126", "yes: pytorch 2.9.1 was built for CUDA 12.6", "RELEASE.md"),
-        ("jax-0.7.2-cuda12.1-py3.10", "is built for Python >=3.11", "installation.md"),
-    ],
-)
-def test_a_combination_that_no_image_has_is_explained_from_documents(
-    name: str, told: str, source: str, curator: Callable[..., Said]
-) -> None:
-    said = curator("explain", name)
-    assert said.code == 0
-    assert f"{name}: no image of this published" in said.out
-    assert told in said.out
-    assert source in said.out
-    assert curator("explain", name, "--json").data["claims"]
-
-
-def test_a_combination_that_images_have_names_them(curator: Callable[..., Said]) -> None:
-    said = curator("explain", "pytorch==2.9.1+cu128")
-    assert "pytorch==2.9.1+cu128: 1 image of this published" in said.out
-    assert "  published: pytorch:2.9.1-cuda12.8-py3.12" in said.out
-    assert "pytorch: 6 images of this published" in curator("explain", "pytorch").out
-
-
-def test_codes_are_explained(curator: Callable[..., Said]) -> None:
-    assert "PTX ISA" in curator("explain", "ptx-version").out
-    assert "older than one that was seen" in curator("explain", "rollback").out
-    unknown = curator("explain", "what is this")
-    assert unknown.code == 2
-    assert "tensorflow-1.8-cuda9.2" in unknown.err
-
-
 def test_resolving_loads_no_engine_cloud_or_models(index: str, tmp_path: Path) -> None:
     program = (
         "import sys; from curator.cli import main\n"
