@@ -181,7 +181,7 @@ def described(host: Host) -> str:
     gpus = ", ".join(str(gpu) for gpu in host.gpus)
     driver = f"driver {host.driver}" if host.driver else "a driver that is not known"
     if not host.gpus and host.driver is None:
-        return f"a host without an NVIDIA GPU ({host.architecture})"
+        return f"a host of which no NVIDIA GPU is known ({host.architecture})"
     return f"{gpus or 'a GPU that is not known'} with {driver} ({host.architecture})"
 
 

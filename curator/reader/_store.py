@@ -17,7 +17,13 @@ class StoreOrigin:
 
     store: Store
 
-    def get(self, path: str, etag: str | None = None) -> Fetched | None:
+    def get(
+        self,
+        path: str,
+        etag: str | None = None,
+        *,
+        within_s: float | None = None,  # noqa: ARG002 - a store has a deadline of its own
+    ) -> Fetched | None:
         """Return a document, or None where there is none."""
         found = self.store.read(path)
         if found is None:

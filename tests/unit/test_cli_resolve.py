@@ -139,6 +139,38 @@ def test_explain_gives_each_rule_its_source(curator: Callable[..., Said]) -> Non
     assert all(gate["source"] for gate in data["ranked"][0]["gates"])
 
 
+def test_explain_gives_the_rules_of_what_does_not_run_too(curator: Callable[..., Said]) -> None:
+    said = curator("resolve", "--driver", "470.256.02", "--gpu", "RTX 5090", "--explain")
+    assert said.code == 4
+    nearest = said.out.index("  nearest: pytorch:2.9.1-cuda12.8-py3.12 needs driver >= 570")
+    assert "G2 no      driver 470.256.02 < 525.60.13" in said.out[nearest:]
+    assert "[driver-floor] CUDA Compatibility" in said.out[nearest:]
+    unsure = curator("resolve", "--gpu", "A100", "--explain").out
+    assert "  perhaps " in unsure
+    assert "[driver-none]" in unsure
+
+
+def test_a_deprecated_image_says_so_and_what_replaces_it(
+    curator: Callable[..., Said], tmp_path: Path
+) -> None:
+    about = {"state": "deprecated", "reason": "wrong cuDNN", "replaced_by": "pytorch:2.9.2"}
+    place = written(
+        tmp_path / "old", [image("pytorch", "2.9.1", label("12.8", PYTORCH_128), **about)]
+    )
+    asked = ("resolve", "--index", place, "--driver", "580.95.05", "--gpu", "A100")
+    assert "  deprecated: wrong cuDNN; replaced by pytorch:2.9.2\n" in curator(*asked).out
+    (ranked,) = curator(*asked, "--json").data["ranked"]
+    assert about.items() <= ranked.items()
+
+
+def test_what_is_not_known_of_a_host_is_not_made_up(curator: Callable[..., Said]) -> None:
+    arch = curator("resolve", "--arch", "aarch64")
+    assert arch.code == 4
+    assert "of which no NVIDIA GPU is known (aarch64)" in arch.err
+    later = curator("resolve", "--driver", "999", "--gpu", "A100", "--framework", "pytorch")
+    assert "driver 999 speaks at least CUDA 13." in later.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
