@@ -88,6 +88,10 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "no key of a kind that signs here, or a wrong password",
         "give PEM of ECDSA P-256 or Ed25519; CURATOR_SIGNING_PASSWORD holds the password",
     ),
+    "threshold": (
+        "more keys have to sign than were given",
+        "name more with --key, or lower --threshold",
+    ),
     "engine": ("two docker engines are named at once", "name one: DOCKER_HOST or a context"),
     "layout": ("no OCI layout or archive of the image", "`docker save`, or skopeo copy ... oci:"),
     "image": (

@@ -103,6 +103,8 @@ def parse_registry(text: str) -> tuple[str, str]:
     if match is None or match["registry"] != registry:
         message = f"not a registry: {text!r}"
         hint = "write host[:port][/prefix]; a host without a dot needs its port"
+        if "://" in text:
+            hint = f"leave {text.partition('://')[0]}:// out: host[:port][/prefix]"
         raise InputError(Diagnostic(code="reference", message=message, hint=hint))
     return registry, prefix
 
