@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mimetypes
 import os
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +93,7 @@ def _write(files: Mapping[str, bytes], output: Path) -> None:
 
 def _serve(console: Console, files: Mapping[str, bytes], place: str, port: int) -> None:
     """Serve the site, and below it the documents of an index that is a directory."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer  # noqa: PLC0415 - 18 ms
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
