@@ -10,7 +10,7 @@ const selector = (() => {
   const FIELDS = ["driver", "gpu", ...WISHES, "arch"];
   const MOST_FRAMEWORKS = 8;
   const MOST_LISTED = 100;
-  const COMMAND = "docker run --rm --gpus all --shm-size 8g";
+  const COMMAND = "docker run --rm -it --gpus all --shm-size 8g";
   const LONGEST_DRIVER = 40;
   const LATER_MS = 150;
 

@@ -66,7 +66,7 @@ def test_the_best_image_is_a_command_to_copy_and_its_reason(curator: Callable[..
     first, command, reason = said.out.splitlines()[:3]
     assert first.startswith("pytorch:2.9.1-cuda12.8-py3.12 ")
     assert command.startswith(
-        "  docker run --rm --gpus all --shm-size 8g registry.example/dl/pytorch:"
+        "  docker run --rm -it --gpus all --shm-size 8g registry.example/dl/pytorch:"
     )
     assert "@sha256:" in command
     assert "driver 535 >= 525.60.13" in reason
