@@ -98,6 +98,7 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "an image is not what its name or the index says, or is gone",
         f"{_REPAIR} from staging, else build it again",
     ),
+    "plan": ("no file of a plan", "`curator plan -o FILE` writes one"),
     "report": ("no report of a test, or of no cell of this farm", "`curator smoke -o` writes one"),
     "path": ("no path of a document in a store", _REPORT),
     # A farm's files

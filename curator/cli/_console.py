@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 import click
 
 from curator import settings
-from curator.errors import Diagnostic, HostError, printable
+from curator.errors import Diagnostic, HostError, printable, printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,6 +35,13 @@ class Interrupted(Exception):  # noqa: N818 - a fact about the process, not an e
     def __init__(self, exit_code: int) -> None:
         super().__init__(exit_code)
         self.exit_code = exit_code
+
+
+class _Formatter(logging.Formatter):
+    """What servers and programs say is printed as text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
 
 
 class Console:
@@ -60,7 +67,9 @@ class Console:
         self.color = options["color"]
         self.progress = options["progress"]
         level = logging.INFO if options["verbose"] else logging.WARNING
-        logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+        talk = logging.StreamHandler(sys.stderr)
+        talk.setFormatter(_Formatter("%(message)s"))
+        logging.basicConfig(level=level, handlers=[talk])
 
     def root(self) -> Path:
         """Return the farm's directory."""
@@ -109,7 +118,7 @@ class Console:
     def say(self, text: str) -> None:
         """Talk, on stderr."""
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo(printable_lines(text), err=True)
 
     def warn(self, code: str, text: str) -> None:
         """Say what an answer lacks, on stderr and in the envelope."""
@@ -139,8 +148,7 @@ class Console:
         mark = f"{finding.severity}:"
         if self._is_coloured(sys.stderr):
             mark = click.style(mark, fg=colour, bold=True)
-        text = "\n".join(map(printable, str(finding).split("\n")))
-        click.echo(f"{mark} {text}", err=True, color=True)
+        click.echo(f"{mark} {printable_lines(str(finding))}", err=True, color=True)
 
     def _envelope(self, status: str, data: object, findings: Iterable[Diagnostic]) -> None:
         document = {

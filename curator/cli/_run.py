@@ -14,6 +14,7 @@ import click
 
 from curator import settings
 from curator.cli._console import STORE_HELP, Console, Interrupted, located, verb, writing
+from curator.errors import Diagnostic, InputError
 from curator.settings import Overrides
 
 if TYPE_CHECKING:
@@ -178,8 +179,17 @@ def _from_plan_file(selectors: tuple[str, ...]) -> tuple[str, ...]:
     """Return the ids of the work in a plan file, where one is named instead of a selector."""
     if len(selectors) != 1 or not selectors[0].endswith(".json"):
         return selectors
-    cells = json.loads(Path(selectors[0]).read_text())["cells"]
-    return tuple(cell["id"] for cell in cells if cell["action"] != "reuse")
+    file = selectors[0]
+    try:
+        cells = json.loads(Path(file).read_text())["cells"]
+        return tuple(cell["id"] for cell in cells if cell["action"] != "reuse")
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}"
+        raise InputError(Diagnostic(code="plan", message=message, file=file)) from error
+    except (ValueError, KeyError, TypeError) as error:
+        hint = "`curator plan -o FILE` writes one"
+        message = "not a plan"
+        raise InputError(Diagnostic(code="plan", message=message, file=file, hint=hint)) from error
 
 
 class _Job:
@@ -278,7 +288,7 @@ class _Job:
         if demo:
             shown, data["demo"] = references(self.matrix, self.settings, demo)
             text = f"{text}\n{shown}"
-        self.console.answer(text, data, status="ok" if code == 0 else "failures")
+        self.console.lines(text.split("\n"), data, status="ok" if code == 0 else "failures")
         if self.signal:
             self.console.say("stopped: the same command goes on where this one ended")
             raise Interrupted(128 + self.signal)

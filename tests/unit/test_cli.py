@@ -205,6 +205,21 @@ def test_a_file_that_cannot_be_written_is_named(verb: str, curator: Callable[...
     assert f"error: cannot write {verb.rpartition(' ')[2]}: No such file or directory\n" == said.err
 
 
+def test_what_is_no_plan_is_told(curator: Callable[..., Said], tmp_path: Path) -> None:
+    (tmp_path / "no.json").write_text('{"cells": [1]}')
+    for file, told in (("no.json", "not a plan"), ("none.json", "No such file or directory")):
+        said = curator("run", str(tmp_path / file))
+        assert said.code == 2
+        assert f"{tmp_path / file}: " in said.err
+        assert told in said.err
+
+
+def test_what_an_error_repeats_cannot_steer_a_terminal(curator: Callable[..., Said]) -> None:
+    said = curator("plan", "x\x1b[2J\u202e*")
+    assert said.code == 3
+    assert all(line.isprintable() for line in said.err.splitlines())
+
+
 def test_closed_streams_are_no_internal_error(tmp_path: Path) -> None:
     done = ended("resolve", "--nvidia-smi", "-", redirect="<&-", root=tmp_path)
     assert done.returncode == 2
