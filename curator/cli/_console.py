@@ -100,7 +100,8 @@ class Console:
 
     def styled(self, text: str, colour: str | None) -> str:
         """Return a part of an answer in a colour, where answers have colours."""
-        return click.style(text, fg=colour) if self._is_coloured(sys.stdout) else text
+        is_plain = colour is None or not self._is_coloured(sys.stdout)
+        return text if is_plain else click.style(text, fg=colour)
 
     def _is_coloured(self, stream: TextIO | None) -> bool:
         """Say whether a stream has colours: the flag, then the environment, then the terminal.
