@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -56,20 +57,17 @@ def about(
 ) -> tuple[list[str], dict[str, Any]] | None:
     """Return what is known of a combination, as lines and for machines; None if nothing is."""
     plain = name.removesuffix("-arm64")
-    asked = Combination.parse(plain)
+    offered = [image for image in (catalogue.images if catalogue else ()) if image.is_offered]
+    frameworks = {build.framework for build in known.builds} | {i.framework for i in offered}
+    asked = _asked(plain, frameworks)
     if asked is None:
         return None
     builds = [build for build in known.builds if build.framework == asked.framework]
     documented, farm = claims(asked, known), _Farm.of(console, name)
-    offered = [image for image in (catalogue.images if catalogue else ()) if image.is_offered]
     others = [image for image in offered if image.framework == asked.framework]
     # A cell's id ends with its architecture where that is not amd64.
-    is_plain = plain == name
-    images = [
-        image.name
-        for image in others
-        if asked.names(image) and (is_plain or "linux/arm64" in image.label.platforms)
-    ]
+    able = [one for one in others if plain == name or "linux/arm64" in one.label.platforms]
+    images = [image.name for image in able if asked.names(image)]
     if not (builds or farm.cells or farm.rejected or others):
         return None
     silent = "" if documented or not builds else _silent(asked, builds)
@@ -89,6 +87,17 @@ def about(
         "buildable": list(farm.cells),
         "published": images if catalogue else None,
     }
+
+
+def _asked(name: str, frameworks: Iterable[str]) -> Combination | None:
+    """Read a combination; a framework may have CUDA in its name, as numba-cuda has."""
+    text = name.strip().lower()
+    own = [one for one in frameworks if re.match(rf"{re.escape(one)}(?![a-z0-9])", text)]
+    if not own:
+        return Combination.parse(text)
+    framework = max(own, key=len)
+    asked = Combination.parse(f"x{text[len(framework) :]}")
+    return asked and replace(asked, framework=framework)
 
 
 def _counted(images: Sequence[str]) -> str:
@@ -153,9 +162,9 @@ def _release(build: Build) -> str:
 
 def _silent(asked: Combination, builds: Sequence[Build]) -> str:
     """Say that nothing is documented of a release, and of which releases something is."""
-    first, last = (pick(builds, key=_first).versions for pick in (min, max))
+    ends = dict.fromkeys(pick(builds, key=_first).versions for pick in (min, max))
     what = f"{asked.framework} {asked.version}"
-    return f"nothing is documented here of {what}, but of {first} up to {last}"
+    return f"nothing is documented here of {what}, but of {' up to '.join(ends)}"
 
 
 def _first(build: Build) -> Version:

@@ -96,7 +96,7 @@ def test_a_whole_reference_is_explained(curator: Callable[..., Said]) -> None:
         ("pytorch", "RELEASE.md"),
         ("tensorflow", "\n  >=1.13,<2.1 for CUDA 10.0 and cuDNN 7.4\n"),
         ("tensorflow", "\n  >=1.5,<1.13 for CUDA 9.0 and cuDNN 7; its libraries ask for libcublas"),
-        ("tensorflow", "before 1.5: nothing is documented here"),
+        ("tensorflow", "nothing is documented here"),
         ("pytorch-1.0-cuda9.2", "unknown: nothing is documented here of pytorch 1.0, but of >=1."),
     ],
 )
@@ -116,7 +116,7 @@ def test_what_nobody_documents_is_told_from_the_index(
         image("jax", "0.4.38", label("12.8", PYTORCH_128)),
     ]
     place = written(tmp_path / "other", images)
-    for name in ("numba-cuda", "numba-cuda-0.30.4-cuda12.9", "jax-0.4"):
+    for name in ("numba-cuda", "numba-cuda-0.30", "numba-cuda-0.30.4-cuda12.9", "jax-0.4"):
         said = curator("explain", name, "--index", place)
         assert said.code == 0, said.err
         assert f"{name}: 1 image of this published" in said.out
