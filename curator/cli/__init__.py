@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from curator.cli._console import Console, Interrupted, abandon_stdout
+from curator.cli._console import Console, Interrupted, abandon
 from curator.cli._doctor import doctor
 from curator.cli._engine import engine
 from curator.cli._explain import explain
@@ -51,7 +51,7 @@ def _answering() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError as error:
-        abandon_stdout()
+        abandon(sys.stdout)
         raise Interrupted(128 + signal.SIGPIPE) from error
 
 
@@ -107,24 +107,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else list(arguments)
     console = Console(given)
     try:
+        code = _code(console, given)
+    except BrokenPipeError:
+        # Nobody reads what is wrong, either.
+        abandon(sys.stdout, sys.stderr)
+        code = 128 + signal.SIGPIPE
+    sys.exit(code)
+
+
+def _code(console: Console, given: list[str]) -> int:
+    try:
         code = cli.main(given, prog_name="curator", standalone_mode=False, obj=console)
     except CuratorError as error:
-        code = _fail(console, error)
+        return _fail(console, error)
     except click.ClickException as error:
-        code = _usage(console, error)
+        return _usage(console, error)
     except (KeyboardInterrupt, click.Abort):
         console.fail([Diagnostic(code="interrupted", message="interrupted")])
-        code = 130
+        return 130
     except Interrupted as stopped:
-        code = stopped.exit_code
+        return stopped.exit_code
     except Exception as error:
         if console.debug:
             raise
         message = f"internal error: {error!r}"
         hint = "run again with --debug and report what it shows"
         console.fail([Diagnostic(code="internal", message=message, hint=hint)])
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+        return 1
+    return code if isinstance(code, int) else 0
 
 
 def _fail(console: Console, error: CuratorError) -> int:

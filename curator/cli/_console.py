@@ -173,13 +173,15 @@ class Console:
             raise
         except OSError as error:
             self.json = False  # what is wrong is said on stderr alone
-            abandon_stdout()
+            abandon(sys.stdout)
             raise HostError(f"the answer cannot be written: {error.strerror}") from error
 
 
-def abandon_stdout() -> None:
-    """Let what is still to be written to stdout go nowhere, so that ending does not fail, too."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def abandon(*streams: TextIO) -> None:
+    """Let what is still to be written go nowhere, so that ending does not fail, too."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream.fileno())
 
 
 @contextmanager

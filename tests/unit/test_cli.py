@@ -185,8 +185,9 @@ def test_a_reader_that_leaves_ends_us_as_it_ends_git(tmp_path: Path) -> None:
     for verb in ("--help", "plan --json"):
         done = ended(*verb.split(), redirect="| true; exit ${PIPESTATUS[0]}", root=tmp_path)
         assert (done.returncode, done.stderr) in {(141, ""), (0, "")}, verb
-    left = "| (exec <&-; sleep 2); exit ${PIPESTATUS[0]}"
+    left = "| (exec <&-; sleep 3); exit ${PIPESTATUS[0]}"
     assert ended("matrix", redirect=left, root=tmp_path).returncode == 141
+    assert ended("plan", "nothing", redirect=f"2>&1 {left}", root=tmp_path).returncode == 141
     first = ended("matrix", redirect="| head -1; exit ${PIPESTATUS[0]}", root=tmp_path)
     assert (first.returncode, first.stdout) == (0, "demo-1.0-cuda12.8-py3.11\n")
 
