@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from curator.errors import Diagnostic, InputError
+from curator.errors import Diagnostic, InputError, printable
 from curator.oci import Reference
 from curator.resolve import RUN, platform_of
 
@@ -32,13 +32,12 @@ if TYPE_CHECKING:
 KINDS: Final = ("docker", "compose", "devcontainer", "k8s", "azureml", "dockerfile")
 
 SHM: Final = RUN[-1]
+# Without a terminal an image's Python ends at once: this shows what it has, whatever it is.
+SHOW: Final = ("sh", "-c", "nvidia-smi -L && pip list")
 _DRIVER: Final = "nvidia.com/cuda.driver-version.major"
 _MAJOR: Final = "nvidia.com/gpu.compute.major"
 _MINOR: Final = "nvidia.com/gpu.compute.minor"
-_REGISTRY = re.compile(
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
-    r"|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?"
-)
+_YOURS: Final = "The command shows GPU and packages, and ends: put your own in its place."
 _TARGET = re.compile(r"([0-9]{1,3})\.([0-9])([af]?)")
 # What every reader of YAML 1.1 and 1.2 takes for a string without quotes, but for its few words.
 _PLAIN = re.compile(r"[$/]?[A-Za-z][A-Za-z0-9_./:@+-]*[A-Za-z0-9]")
@@ -93,19 +92,23 @@ def _compose(chosen: _Chosen) -> str:
     service = {
         # Safe from Compose's variables: a reference has no dollar sign.
         "image": str(chosen.reference),
+        "command": list(SHOW),
         "shm_size": SHM,
         "deploy": {"resources": {"reservations": {"devices": devices}}},
     }
-    return _yaml(chosen, {"services": {chosen.name: service}})
+    return _yaml(chosen, {"services": {chosen.name: service}}, _YOURS)
 
 
 def _devcontainer(chosen: _Chosen) -> str:
-    """Source: containers.dev/implementors/json_schema; its schema allows comments."""
+    """Source: containers.dev/implementors/json_schema; its schema allows comments.
+
+    `hostRequirements` would give `--gpus all` a second time, and only where an engine has the
+    runtime nvidia (devcontainers/cli, extraRunArgs).
+    """
     document = {
         # No free text: `${localEnv:NAME}` would be replaced, and nothing escapes it.
         "name": chosen.name,
         "image": str(chosen.reference),
-        "hostRequirements": {"gpu": True},
         "runArgs": ["--gpus", "all", f"--shm-size={SHM}"],
     }
     return _comment("//", chosen.remarks) + json.dumps(document, indent=2) + "\n"
@@ -121,6 +124,7 @@ def _k8s(chosen: _Chosen) -> str:
     container = {
         "name": chosen.name,
         "image": str(chosen.reference),
+        "command": list(SHOW),
         "resources": {"limits": {"nvidia.com/gpu": 1}},
         "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108 - the Pod's own
     }
@@ -138,7 +142,7 @@ def _k8s(chosen: _Chosen) -> str:
     metadata = {"name": chosen.name, "annotations": notes}
     document = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
     told = "Where gpu-feature-discovery labels no nodes, only the image's own checks choose."
-    return _yaml(chosen, document, told)
+    return _yaml(chosen, document, told, _YOURS)
 
 
 def _azureml(chosen: _Chosen) -> str:
@@ -159,7 +163,7 @@ def _azureml(chosen: _Chosen) -> str:
         "description": f"{_title(image)}. {chosen.why}",
         "tags": tags,
     }
-    told = f"A job gives it shared memory with resources: {{shm_size: {SHM}}}."
+    told = f"An environment alone: a job names it, and gives it resources: {{shm_size: {SHM}}}."
     return _yaml(chosen, document, told)
 
 
@@ -254,10 +258,8 @@ def _above(key: str, lowest: int) -> dict[str, Any]:
 
 
 def _pinned(text: str) -> Reference:
-    """Return the reference; `oci` lets a registry's name be anything, an engine does not."""
     reference = Reference.parse(text)
-    is_known = not reference.registry or _REGISTRY.fullmatch(reference.registry)
-    if not is_known or reference.digest is None:
+    if reference.digest is None:
         message = f"not an image reference with a digest: {text!r}"
         raise InputError(Diagnostic(code="reference", message=message))
     return reference
@@ -277,8 +279,8 @@ def _comment(sign: str, lines: Iterable[str]) -> str:
 
 
 def _line(text: str) -> str:
-    """Return the text on one line, without what is not printable: breaks, escapes, bidi marks."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    """Return the text on one line, its words with one space between."""
+    return " ".join(printable(text).split())
 
 
 class _Dumper(yaml.SafeDumper):

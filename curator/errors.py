@@ -33,6 +33,19 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 
+def printable(text: str) -> str:
+    """Return the text with spaces for what is not printable: breaks, escapes, bidi marks.
+
+    So is shown what others wrote: it can neither look like a line of ours nor steer a terminal.
+    """
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return the text, line by line without what is not printable."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnostic:
     """One finding about an input, as a compiler would report it; lines and columns count from 1."""
@@ -135,7 +148,7 @@ class MixedError(IntegrityError):
 
 
 class StrangerError(IntegrityError):
-    """The store is another one than was read here before, or its keys are others."""
+    """The store is another one than was read here before, or its keys or registry are others."""
 
     code = "stranger"
 

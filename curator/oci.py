@@ -39,9 +39,10 @@ MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_HOST_PART = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _REFERENCE = re.compile(
-    r"(?:(?P<registry>(?:\[[0-9A-Fa-f:.]+\]|(?=[^/@]*[.:])[A-Za-z0-9][A-Za-z0-9._-]*)(?::[0-9]{1,5})?"
-    r"|localhost)/)?"
+    rf"(?:(?P<registry>(?:\[[0-9A-Fa-f:.]+\]|(?=[^/@]*[.:]){_HOST_PART}(?:\.{_HOST_PART})*)"
+    r"(?::[0-9]{1,5})?|localhost)/)?"
     r"(?P<repository>[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*)"
     r"(?::(?P<tag>\w[\w.-]{0,127}))?"
     r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
@@ -89,6 +90,23 @@ def parse_digest(text: str) -> Digest:
 def hex_of(digest: Digest) -> str:
     """Return the 64 hex digits of a digest."""
     return digest.removeprefix("sha256:")
+
+
+def parse_registry(text: str) -> tuple[str, str]:
+    """Return host and prefix of `host[:port][/prefix]`, where a farm's repositories are.
+
+    Raises:
+        InputError: engines would not take it for that.
+    """
+    registry, _, prefix = text.partition("/")
+    match = _REFERENCE.fullmatch(f"{text}/x")
+    if match is None or match["registry"] != registry:
+        message = f"not a registry: {text!r}"
+        hint = "write host[:port][/prefix]; a host without a dot needs its port"
+        if "://" in text:
+            hint = f"leave {text.partition('://')[0]}:// out: host[:port][/prefix]"
+        raise InputError(Diagnostic(code="reference", message=message, hint=hint))
+    return registry, prefix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

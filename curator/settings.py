@@ -4,6 +4,7 @@ Configuration, first wins: a flag, then `CURATOR_*` in the environment, then `ma
 then what is built in (an embedded registry and a local directory). Docker's own login and
 context are used; there is no credential store of ours.
 
+- A relative path is one of the directory where we stand; in `matrix/farm.yaml`, of the farm's.
 - `read_tree` is the only reader of a farm's files: everything behind it is pure.
 - A farm is a directory with `matrix/farm.yaml`; it is looked for upwards, as git does.
 """
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from curator.errors import Diagnostic, HostError, InputError
-from curator.oci import Reference, hex_of, sha256
+from curator.oci import Reference, hex_of, parse_registry, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -125,11 +126,12 @@ def resolve(
 ) -> Settings:
     """Return the settings in force."""
     cache = cache_directory(environ)
-    store = overrides.store or environ.get("CURATOR_STORE") or farm.store
+    said = overrides.store or environ.get("CURATOR_STORE")
+    store, base = (said, Path.cwd()) if said else (farm.store, root)
     return Settings(
         root=root,
         cache=cache,
-        store=located(store, root) if store else str(cache / "store"),
+        store=located(store, base) if store else str(cache / "store"),
         registry=overrides.registry or environ.get("CURATOR_REGISTRY") or farm.registry,
         jobs=overrides.jobs or _jobs(environ) or farm.jobs,
     )
@@ -223,8 +225,7 @@ class Place:
     @classmethod
     def parse(cls, text: str) -> Place:
         """Read `host[:port][/prefix]`."""
-        registry, _, prefix = text.partition("/")
-        Reference.parse(f"{registry}/{prefix or 'x'}")
+        registry, prefix = parse_registry(text)
         return cls(registry=registry, prefix=prefix)
 
     def __str__(self) -> str:

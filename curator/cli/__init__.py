@@ -1,19 +1,22 @@
 """The command line: parse, call, print. The only place that prints, catches and exits.
 
 - stdout is the answer, stderr is talk; with `--json` stdout is one document, on errors too.
-- Exit codes: 0 done, 1 failures, 2 bad input, 3 empty selection, 75 try again, 130/143 signal.
+- Exit codes: 0 done, 1 failures, 2 bad input, 3 empty selection, 75 try again, 130/143 signal,
+  141 where who reads the answer left, as programs that die of SIGPIPE do.
 - A traceback is shown with `--debug` only.
 """
 
 from __future__ import annotations
 
-import os
+import signal
 import sys
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from curator.cli._console import Console, Interrupted
+from curator.cli._console import Console, Interrupted, abandon
 from curator.cli._doctor import doctor
 from curator.cli._engine import engine
 from curator.cli._explain import explain
@@ -27,11 +30,42 @@ from curator.cli._smoke import probe, smoke
 from curator.errors import CuratorError, Diagnostic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("-C", "directory", metavar="DIR", default=".", help="Run as if started in DIR.")
+class _Group(click.Group):
+    """A group whose broken pipes are told from failures: click ends with 1 for both."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:  # noqa: ANN401 - click's
+        """Parse, which may print help."""
+        with _answering():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, context: click.Context) -> object:
+        """Call the verb."""
+        with _answering():
+            return super().invoke(context)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        abandon(sys.stdout)
+        raise Interrupted(128 + signal.SIGPIPE) from error
+
+
+@click.group(
+    cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.option(
+    "-C",
+    "directory",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Run as if started in DIR.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but the answer and errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more about what is being done.")
@@ -74,28 +108,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else list(arguments)
     console = Console(given)
     try:
+        code = _code(console, given)
+    except BrokenPipeError:
+        # Nobody reads what is wrong, either.
+        abandon(sys.stdout, sys.stderr)
+        code = 128 + signal.SIGPIPE
+    sys.exit(code)
+
+
+def _code(console: Console, given: list[str]) -> int:
+    try:
         code = cli.main(given, prog_name="curator", standalone_mode=False, obj=console)
     except CuratorError as error:
-        code = _fail(console, error)
+        return _fail(console, error)
     except click.ClickException as error:
-        code = _usage(console, error)
+        return _usage(console, error)
     except (KeyboardInterrupt, click.Abort):
         console.fail([Diagnostic(code="interrupted", message="interrupted")])
-        code = 130
-    except Interrupted as signal:
-        code = signal.exit_code
-    except BrokenPipeError:
-        # The reader of our answer left, as `head` does; that is no failure of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        return 130
+    except Interrupted as stopped:
+        return stopped.exit_code
     except Exception as error:
         if console.debug:
             raise
         message = f"internal error: {error!r}"
         hint = "run again with --debug and report what it shows"
         console.fail([Diagnostic(code="internal", message=message, hint=hint)])
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+        return 1
+    return code if isinstance(code, int) else 0
 
 
 def _fail(console: Console, error: CuratorError) -> int:
@@ -106,7 +146,12 @@ def _fail(console: Console, error: CuratorError) -> int:
 
 
 def _usage(console: Console, error: click.ClickException) -> int:
-    context = getattr(error, "ctx", None)
+    context, message = getattr(error, "ctx", None), error.format_message()
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        if not console.json:
+            click.echo(message, err=True)
+            return 2
+        message = "no verb is named"
     hint = f"see `{context.command_path} --help`" if context else None
-    console.fail([Diagnostic(code="usage", message=error.format_message(), hint=hint)])
+    console.fail([Diagnostic(code="usage", message=message, hint=hint)])
     return 2

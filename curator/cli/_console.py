@@ -7,19 +7,20 @@ import json
 import logging
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
 from curator import settings
+from curator.errors import Diagnostic, HostError, printable, printable_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rich.console import Console as RichConsole
 
-    from curator.errors import Diagnostic
     from curator.matrix import Matrix, Tree
 
 SCHEMA_VERSION = 1
@@ -36,11 +37,17 @@ class Interrupted(Exception):  # noqa: N818 - a fact about the process, not an e
         self.exit_code = exit_code
 
 
+class _Formatter(logging.Formatter):
+    """What servers and programs say is printed as text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
+
+
 class Console:
     """The options that stand before the verb, and the two streams."""
 
     def __init__(self, arguments: Sequence[str] = ()) -> None:
-        self.directory = Path()
         # Errors in the options themselves are answered as asked, too.
         self.json = "--json" in arguments
         self.quiet = False
@@ -48,21 +55,25 @@ class Console:
         self.color = "auto"
         self.progress = "auto"
         self.command = ""
+        self._warnings: list[Diagnostic] = []
 
     def configure(self, **options: Any) -> None:  # noqa: ANN401 - click's parsed options
-        """Take the parsed options."""
-        self.directory = Path(options["directory"])
+        """Take the parsed options; every relative path is one of the directory that -C names."""
+        if options["directory"] is not None:
+            os.chdir(options["directory"])
         self.json = options["as_json"]
         self.quiet = options["quiet"]
         self.debug = options["debug"]
         self.color = options["color"]
         self.progress = options["progress"]
         level = logging.INFO if options["verbose"] else logging.WARNING
-        logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+        talk = logging.StreamHandler(sys.stderr)
+        talk.setFormatter(_Formatter("%(message)s"))
+        logging.basicConfig(level=level, handlers=[talk])
 
     def root(self) -> Path:
         """Return the farm's directory."""
-        return settings.find_root(self.directory)
+        return settings.find_root(Path())
 
     def tree(self) -> Tree:
         """Read the farm's files."""
@@ -76,23 +87,55 @@ class Console:
         return tree, matrix.load(tree)
 
     def rich(self) -> RichConsole:
-        """Return stderr with colours as asked for; NO_COLOR and FORCE_COLOR are honoured."""
+        """Return stderr for a run's progress."""
         from rich.console import Console as RichConsole  # noqa: PLC0415 - 60 ms
 
-        forced = {"always": True, "never": False, "auto": None}[self.color]
-        return RichConsole(stderr=True, force_terminal=forced, no_color=forced is False or None)
+        coloured, terminal = self._is_coloured(sys.stderr), sys.stderr.isatty()
+        return RichConsole(
+            stderr=True,
+            force_terminal=terminal,
+            no_color=not coloured,
+            color_system="standard" if coloured and not terminal else "auto",
+        )
+
+    def styled(self, text: str, colour: str | None) -> str:
+        """Return a part of an answer in a colour, where answers have colours."""
+        is_plain = colour is None or not self._is_coloured(sys.stdout)
+        return text if is_plain else click.style(text, fg=colour)
+
+    def _is_coloured(self, stream: TextIO | None) -> bool:
+        """Say whether a stream has colours: the flag, then the environment, then the terminal.
+
+        Source: no-color.org, force-color.org; terminfo's `dumb`.
+        """
+        if self.color != "auto":
+            return self.color == "always"
+        if os.environ.get("NO_COLOR"):
+            return False
+        if os.environ.get("FORCE_COLOR"):
+            return True
+        return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
     def say(self, text: str) -> None:
         """Talk, on stderr."""
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo(printable_lines(text), err=True)
+
+    def warn(self, code: str, text: str) -> None:
+        """Say what an answer lacks, on stderr and in the envelope."""
+        self._warnings.append(Diagnostic(code=code, message=text, severity="warning"))
+        self._tell(self._warnings[-1], "yellow")
 
     def answer(self, text: str, data: object, *, status: str = "ok") -> None:
         """Print the answer on stdout: text for people, or the envelope with `data`."""
         if self.json:
-            self._envelope(status, data, ())
+            self._envelope(status, data, self._warnings)
         elif text:
-            click.echo(text)
+            self._write(text)
+
+    def lines(self, lines: Iterable[str], data: object, *, status: str = "ok") -> None:
+        """Print an answer with text of others in it: what a line holds stays on that line."""
+        self.answer("\n".join(map(printable, lines)), data, status=status)
 
     def fail(self, diagnostics: Iterable[Diagnostic]) -> None:
         """Print what is wrong."""
@@ -100,17 +143,15 @@ class Console:
         if self.json:
             self._envelope("error", None, findings)
         for finding in findings:
-            mark = click.style(f"{finding.severity}:", fg="red", bold=True)
-            click.echo(f"{mark} {finding}", err=True, color=self._colour())
+            self._tell(finding, "red")
 
-    def _colour(self) -> bool | None:
-        if self.color != "auto":
-            return self.color == "always"
-        if os.environ.get("NO_COLOR"):
-            return False
-        return True if os.environ.get("FORCE_COLOR") else None
+    def _tell(self, finding: Diagnostic, colour: str) -> None:
+        mark = f"{finding.severity}:"
+        if self._is_coloured(sys.stderr):
+            mark = click.style(mark, fg=colour, bold=True)
+        click.echo(f"{mark} {printable_lines(str(finding))}", err=True, color=True)
 
-    def _envelope(self, status: str, data: object, findings: tuple[Diagnostic, ...]) -> None:
+    def _envelope(self, status: str, data: object, findings: Iterable[Diagnostic]) -> None:
         document = {
             "schema_version": SCHEMA_VERSION,
             "command": self.command or _command(),
@@ -118,7 +159,42 @@ class Console:
             "data": data,
             "diagnostics": [finding.to_json() for finding in findings],
         }
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        self._write(json.dumps(document, indent=2, ensure_ascii=False))
+
+    def _write(self, text: str) -> None:
+        """Write to stdout, byte by byte as it is.
+
+        Raises:
+            HostError: it takes no more, as a full disk does.
+        """
+        try:
+            click.echo(text, color=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self.json = False  # what is wrong is said on stderr alone
+            abandon(sys.stdout)
+            raise HostError(f"the answer cannot be written: {error.strerror}") from error
+
+
+def abandon(*streams: TextIO) -> None:
+    """Let what is still to be written go nowhere, so that ending does not fail, too."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream.fileno())
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Write a file or directory that a flag named.
+
+    Raises:
+        HostError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise HostError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _command() -> str:
@@ -127,7 +203,7 @@ def _command() -> str:
 
 
 def located(store: str | None) -> str | None:
-    """Return what a flag says of the store; a directory is relative to where we stand."""
+    """Return what a flag or the environment says of a place; a directory as an absolute path."""
     return settings.located(store, Path.cwd()) if store else None
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from curator.cli._console import STORE_HELP, Console, located, verb
-from curator.errors import InputError
+from curator.errors import InputError, printable
 from curator.settings import Overrides, cache_directory, resolve
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def doctor(console: Console, *, registry: str | None, store: str | None) -> None
 
     findings = list(checks(_look(console, registry, store)))
     failed = [finding for finding in findings if finding.state == "fail"]
-    text = "\n".join([*map(_line, findings), _summary(findings)])
+    text = "\n".join([*(_line(console, finding) for finding in findings), _summary(findings)])
     data = {"checks": [finding.to_json() for finding in findings]}
     console.answer(text, data, status="findings" if failed else "ok")
     if failed:
@@ -62,10 +62,10 @@ def _look(console: Console, registry: str | None, store: str | None) -> Look:
     )
 
 
-def _line(finding: Finding) -> str:
-    mark = click.style(f"{finding.state:<4}", fg=COLOURS[finding.state])
-    line = f"{mark}  {finding.name}: {finding.text}"
-    return f"{line}\n      -> {finding.fix}" if finding.fix else line
+def _line(console: Console, finding: Finding) -> str:
+    mark = console.styled(f"{finding.state:<4}", COLOURS[finding.state])
+    line = f"{mark}  {finding.name}: {printable(finding.text)}"
+    return f"{line}\n      -> {printable(finding.fix)}" if finding.fix else line
 
 
 def _summary(findings: list[Finding]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from curator import settings
-from curator.cli._console import Console, verb
+from curator.cli._console import Console, verb, writing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,13 +111,14 @@ def write(root: Path, files: Mapping[str, str | None]) -> None:
     """Write files below a farm's root, each in one step; None removes."""
     for name, text in files.items():
         path = root / name
-        if text is None:
-            path.unlink(missing_ok=True)
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text(text)
-        temporary.replace(path)
+        with writing(path):
+            if text is None:
+                path.unlink(missing_ok=True)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.new")
+            temporary.write_text(text)
+            temporary.replace(path)
 
 
 def _now() -> str:

@@ -12,6 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from curator.errors import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -60,7 +62,7 @@ class Board:
         text = Text(f"[{self._clock():>5}] {event.cell}  ")
         text.append(event.stage, style=style)
         if event.detail:
-            text.append(f"  {event.detail.splitlines()[0]}")
+            text.append(f"  {printable(event.detail.splitlines()[0])}")
         self.console.print(text, soft_wrap=True, highlight=False)
 
     def _clock(self) -> str:
@@ -83,7 +85,7 @@ class Board:
         with self.lock:
             now = time.monotonic()
             for cell, row in self.rows.items():
-                grid.add_row(cell, row.stage, _minutes(now - row.since), row.detail[:60])
+                grid.add_row(cell, row.stage, _minutes(now - row.since), printable(row.detail[:60]))
             grid.add_row(f"{self.ended} of {self.total} done", "", self._clock())
         return grid
 

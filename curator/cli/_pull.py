@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from curator.cli._console import Console, located
-from curator.errors import Diagnostic, InputError
+from curator.errors import Diagnostic, InputError, RefusedError, TemporaryError
+from curator.settings import ADDRESS, reader_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from curator.ports import Store
     from curator.resolve import Catalogue, Gpu, Host, Judgement
 
 MAX_PASTE: Final = 1024 * 1024
+TIMEOUT_S: Final = 30.0
+
+
+class _Paste(click.File):
+    """A file, or stdin if that is open."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:  # noqa: ANN401 - click's own
+        if value == "-" and sys.stdin is None:
+            self.fail("stdin is closed", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -41,7 +54,7 @@ host_options = _options(
     click.option(
         "--nvidia-smi",
         "pasted",
-        type=click.File("r", errors="replace"),
+        type=_Paste("r", errors="replace"),
         metavar="FILE",
         help="What nvidia-smi printed, in place of --driver and --gpu; - is stdin.",
     ),
@@ -50,7 +63,8 @@ index_options = _options(
     click.option(
         "--index",
         metavar="PLACE",
-        help="The index: https://HOST/PATH or a directory (CURATOR_INDEX; else the farm's store).",
+        help="The index: https://HOST/PATH, a directory, or azure:CONTAINER (CURATOR_INDEX; else "
+        "the farm's store).",
     ),
     click.option(
         "--key",
@@ -65,34 +79,67 @@ index_options = _options(
 )
 
 
-def catalogue_of(console: Console, given: dict[str, Any]) -> Catalogue:
-    """Return the images of the index that the flags name."""
+def catalogue_of(
+    console: Console, given: dict[str, Any], *, timeout_s: float = TIMEOUT_S
+) -> Catalogue:
+    """Return the images of the index that the flags name.
+
+    Raises:
+        RefusedError: there is none, or no copy of it where nothing else may be asked.
+    """
     from curator.reader import read_catalogue  # noqa: PLC0415 - not for every verb
-    from curator.settings import reader_cache  # noqa: PLC0415
 
     place = place_of(console, given["index"])
-    return read_catalogue(
-        place,
-        keys=given["keys"],
-        threshold=given["threshold"],
-        cache=reader_cache(place),
-        offline=given["offline"],
-    )
+    offline = given["offline"]
+    try:
+        return read_catalogue(
+            place if offline else _opened(place, given["index"]),
+            keys=given["keys"],
+            threshold=given["threshold"],
+            cache=reader_cache(place),
+            offline=offline,
+            timeout_s=timeout_s,
+        )
+    except RefusedError as error:
+        told = f"{_shown(place)}: {error}: name another place (--index, CURATOR_INDEX)"
+        raise RefusedError(told) from error
+    except TemporaryError as error:
+        if not offline:
+            raise
+        told = f"{_shown(place)} was never read here: read it once without --offline"
+        raise RefusedError(told) from error
+
+
+def _opened(place: str, index: str | None) -> str | Store:
+    """Return how to read a place: an index as everybody does, a store in Azure with its login."""
+    is_index = bool(index or os.environ.get("CURATOR_INDEX"))
+    if not ADDRESS.match(place) or (is_index and not place.lower().startswith("azure:")):
+        return place
+    from curator.store import open_store  # noqa: PLC0415 - not for every verb
+
+    return open_store(place, os.environ)
+
+
+def _shown(place: str) -> str:
+    from curator.store import shown  # noqa: PLC0415 - not for every verb
+
+    return shown(place)
 
 
 def place_of(console: Console, index: str | None) -> str:
     """Return where the index is: flag, environment, the farm that we stand in, the embedded one."""
-    place = located(index) or os.environ.get("CURATOR_INDEX") or os.environ.get("CURATOR_STORE")
+    environ = os.environ
+    place = located(index or environ.get("CURATOR_INDEX") or environ.get("CURATOR_STORE"))
     if place:
         return place
     from curator.settings import Overrides, cache_directory, find_root, resolve  # noqa: PLC0415
 
     try:
-        root = find_root(console.directory)
+        root = find_root(Path())
     except InputError:
-        return str(cache_directory(os.environ) / "store")
+        return str(cache_directory(environ) / "store")
     _, loaded = console.load()
-    return resolve(root, loaded.farm, os.environ, Overrides()).store
+    return resolve(root, loaded.farm, environ, Overrides()).store
 
 
 def host_of(given: dict[str, Any]) -> Host:
@@ -128,7 +175,7 @@ def described(host: Host) -> str:
     gpus = ", ".join(str(gpu) for gpu in host.gpus)
     driver = f"driver {host.driver}" if host.driver else "a driver that is not known"
     if not host.gpus and host.driver is None:
-        return f"a host without an NVIDIA GPU ({host.architecture})"
+        return f"a host of which no NVIDIA GPU is known ({host.architecture})"
     return f"{gpus or 'a GPU that is not known'} with {driver} ({host.architecture})"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from curator import provision
@@ -101,7 +102,7 @@ def _pull(entry: Entry, place: Place) -> str:
 def _run_line(module: str, pull: str, settings: Settings) -> str:
     """Return a `docker run` that works with the engine of this machine, GPU or not."""
     engine = provision.status(settings.cache).engine
-    command = " ".join(engine.command) if engine else "docker"
-    network = "--network host " if engine and engine.kind == "embedded" else ""
-    program = f"import {module} as m; print(m.__name__, 'imported')"
-    return f'{command} run --rm {network}{pull} python -c "{program}"'
+    command = engine.command if engine else ("docker",)
+    network = ("--network", "host") if engine and engine.kind == "embedded" else ()
+    program = f'import {module} as m; print(m.__name__, "imported")'
+    return shlex.join((*command, "run", "--rm", *network, pull, "python", "-c", program))

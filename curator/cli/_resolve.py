@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -20,6 +21,7 @@ from curator.errors import Diagnostic, EmptySelectionError, InputError, NoFitErr
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from curator.facts import Facts
     from curator.resolve import Catalogue, Host, Judgement, Match, Resolution, Wishes
 
 # As `curator.emit.KINDS`, which loads yaml; a test holds the two together.
@@ -61,15 +63,15 @@ def resolve(console: Console, **given: Any) -> None:  # noqa: ANN401 - click's o
         raise EmptySelectionError(_nothing(catalogue, wishes))
     data = _data(found, catalogue, host)
     if not found.ranked:
-        text = "" if given["pin"] or given["emit"] else _unfit(found, host, **given)
-        console.answer(text, data, status="no-fit")
+        lines = [] if given["pin"] or given["emit"] else list(_unfit(found, host, known, **given))
+        console.lines(lines, data, status="no-fit")
         if not console.json:
             raise NoFitError(f"no image is known to run on {described(host)}")
         raise SystemExit(NoFitError.exit_code)
     if given["pin"] or given["emit"]:
         _print_one(console, found, catalogue, host, given["emit"])
         return
-    lines: list[str] = []
+    lines = []
     for best in found.best:
         lines += _chosen(best, host, catalogue.reference(best.image))
         if given["explained"]:
@@ -77,7 +79,7 @@ def resolve(console: Console, **given: Any) -> None:  # noqa: ANN401 - click's o
     lines += [f"newer {m.image.name} needs {' and '.join(m.changes)}" for m in found.misses]
     if given["everything"]:
         lines += _listed(found)
-    console.answer("\n".join(lines), data)
+    console.lines(lines, data)
 
 
 def _print_one(
@@ -105,7 +107,11 @@ def _chosen(best: Match, host: Host, reference: str) -> Iterator[str]:
     from curator.resolve import RUN, why  # noqa: PLC0415
 
     yield f"{best.image.name}    {_confidence(best.judgement, host)}"
-    yield f"  {' '.join(RUN)} {reference}"
+    if best.image.state == "deprecated":
+        reason = f": {best.image.reason}" if best.image.reason else ""
+        instead = f"; replaced by {best.image.replaced_by}" if best.image.replaced_by else ""
+        yield f"  deprecated{reason}{instead}"
+    yield f"  {shlex.join((*RUN, reference))}"
     yield f"  why: {why(best.judgement)}"
 
 
@@ -130,18 +136,26 @@ def _listed(found: Resolution) -> Iterator[str]:
             yield f"  {mark} {match.image.name}{reason}"
 
 
-def _unfit(found: Resolution, host: Host, **given: Any) -> str:  # noqa: ANN401 - click's options
-    lines = [f"Nothing is known to run on {described(host)}."]
+def _unfit(
+    found: Resolution,
+    host: Host,
+    known: Facts,
+    **given: Any,  # noqa: ANN401 - click's options
+) -> Iterator[str]:
+    from curator.resolve import judge  # noqa: PLC0415 - as the whole verb
+
+    yield f"Nothing is known to run on {described(host)}."
     for match in found.unsure[:1]:
         first = match.judgement.first
-        reason = first.answer.text if first else ""
-        lines.append(f"  perhaps {match.image.name}: {reason}")
-    lines += [
-        f"  nearest: {miss.image.name} needs {' and '.join(miss.changes)}" for miss in found.misses
-    ]
+        yield f"  perhaps {match.image.name}: {first.answer.text if first else ''}"
+        if given["explained"]:
+            yield from gate_lines(match.judgement)
+    for miss in found.misses:
+        yield f"  nearest: {miss.image.name} needs {' and '.join(miss.changes)}"
+        if given["explained"]:
+            yield from gate_lines(judge(miss.image, host, known))
     if given["everything"]:
-        lines += _listed(found)
-    return "\n".join(lines)
+        yield from _listed(found)
 
 
 def _nothing(catalogue: Catalogue, wishes: Wishes) -> str:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from curator import settings
-from curator.cli._console import STORE_HELP, Console, Interrupted, located, verb
+from curator.cli._console import STORE_HELP, Console, Interrupted, located, verb, writing
+from curator.errors import Diagnostic, InputError
 from curator.settings import Overrides
 
 if TYPE_CHECKING:
@@ -60,8 +61,9 @@ def plan(  # noqa: PLR0913 - one parameter an option
     found = _settings(console, matrix, Overrides(store=located(store), registry=registry))
     made = _plan(tree, matrix, found, selectors)
     if output:
-        output.write_text(json.dumps(made.to_json(), indent=2) + "\n")
-    console.answer(_plan_text(made), made.to_json())
+        with writing(output):
+            output.write_text(json.dumps(made.to_json(), indent=2) + "\n")
+    console.answer(_plan_text(console, made), made.to_json())
     if check and made.work:
         raise SystemExit(1)
 
@@ -84,9 +86,9 @@ def _plan(
     return make_plan(matrix, tree, index, ids=ids, installer=settings.installer(), gpus=gpus)
 
 
-def _plan_text(made: Plan) -> str:
+def _plan_text(console: Console, made: Plan) -> str:
     lines = [
-        _line(cell.symbol, f"{cell.cell.id}  {cell.action.value:<6} {cell.why}")
+        _line(console, cell.symbol, f"{cell.cell.id}  {cell.action.value:<6} {cell.why}")
         for cell in made.work
     ]
     if unchanged := len(made.cells) - len(made.work):
@@ -94,12 +96,14 @@ def _plan_text(made: Plan) -> str:
     if len(made.rejected) > LISTED_REJECTIONS:
         lines.append(f"  ! {len(made.rejected)} rejected (`curator matrix --rejected` says why)")
     else:
-        lines += [_line("!", f"{item.id}  rejected {item.because}") for item in made.rejected]
+        lines += [
+            _line(console, "!", f"{item.id}  rejected {item.because}") for item in made.rejected
+        ]
     return "\n".join([*lines, made.summary])
 
 
-def _line(symbol: str, text: str) -> str:
-    return f"  {click.style(symbol, fg=SYMBOL_COLOURS[symbol])} {text}"
+def _line(console: Console, symbol: str, text: str) -> str:
+    return f"  {console.styled(symbol, SYMBOL_COLOURS[symbol])} {text}"
 
 
 @click.command()
@@ -117,9 +121,10 @@ def render(console: Console, cell: str, *, output: Path | None) -> None:
     made = recipe.render(chosen, matrix, recipe.Templates(tree), installer=settings.installer())
     files = {"Dockerfile": made.dockerfile, **dict(made.context)}
     if output:
-        for name, text in files.items():
-            (output / name).parent.mkdir(parents=True, exist_ok=True)
-            (output / name).write_text(text)
+        with writing(output):
+            for name, text in files.items():
+                (output / name).parent.mkdir(parents=True, exist_ok=True)
+                (output / name).write_text(text)
     data = {"id": chosen.id, "key": made.key, "base": made.base, "files": files}
     console.answer(str(output) if output else made.dockerfile.rstrip("\n"), data)
 
@@ -174,8 +179,17 @@ def _from_plan_file(selectors: tuple[str, ...]) -> tuple[str, ...]:
     """Return the ids of the work in a plan file, where one is named instead of a selector."""
     if len(selectors) != 1 or not selectors[0].endswith(".json"):
         return selectors
-    cells = json.loads(Path(selectors[0]).read_text())["cells"]
-    return tuple(cell["id"] for cell in cells if cell["action"] != "reuse")
+    file = selectors[0]
+    try:
+        cells = json.loads(Path(file).read_text())["cells"]
+        return tuple(cell["id"] for cell in cells if cell["action"] != "reuse")
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}"
+        raise InputError(Diagnostic(code="plan", message=message, file=file)) from error
+    except (ValueError, KeyError, TypeError) as error:
+        hint = "`curator plan -o FILE` writes one"
+        message = "not a plan"
+        raise InputError(Diagnostic(code="plan", message=message, file=file, hint=hint)) from error
 
 
 class _Job:
@@ -274,7 +288,7 @@ class _Job:
         if demo:
             shown, data["demo"] = references(self.matrix, self.settings, demo)
             text = f"{text}\n{shown}"
-        self.console.answer(text, data, status="ok" if code == 0 else "failures")
+        self.console.lines(text.split("\n"), data, status="ok" if code == 0 else "failures")
         if self.signal:
             self.console.say("stopped: the same command goes on where this one ended")
             raise Interrupted(128 + self.signal)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from curator import settings
-from curator.cli._console import Console, verb
+from curator.cli._console import Console, verb, writing
 from curator.errors import Diagnostic, InputError
 
 if TYPE_CHECKING:
@@ -89,8 +89,9 @@ def smoke(  # noqa: PLR0913 - one parameter an option
         known_good=lambda: (Probes({}).bare(), good) if good else None,
     )
     if result:
-        result.write_bytes(report.data)
-    console.answer(_text(report), report.to_json(), status=report.verdict)
+        with writing(result):
+            result.write_bytes(report.data)
+    console.lines(_lines(report), report.to_json(), status=report.verdict)
     if code := EXIT_CODES[report.verdict]:
         raise SystemExit(code)
 
@@ -170,7 +171,7 @@ def _runner(layout: Path | None, context: str | None, image: Reference) -> tuple
     return DockerRunner(found, threading.Event(), slots), host
 
 
-def _text(report: SmokeReport) -> str:
+def _lines(report: SmokeReport) -> list[str]:
     """Return a line for each check, and the verdict at the end."""
     lines = [
         f"{MARKS[check.outcome]:<5} {check.name:<12} {check.ms / 1000:>7.1f} s  {check.detail}"
@@ -180,7 +181,7 @@ def _text(report: SmokeReport) -> str:
     where = f"{gpu.name} (sm {gpu.sm}), driver {report.host.driver}" if gpu else "no GPU"
     verdict = f"{report.verdict}: contents {report.contents}, gpu {report.gpu} ({where})"
     blamed = [f"bad host: {report.bad_host}"] if report.bad_host else []
-    return "\n".join([line.rstrip() for line in lines] + blamed + [verdict])
+    return [*(line.rstrip() for line in lines), *blamed, verdict]
 
 
 @click.command()

@@ -31,7 +31,7 @@ def look_at_registry(look: Look, embedded: Embedded) -> Finding:
         place = Place.parse(text)
         HttpRegistry(_logins(look), deadline_s=DEADLINE_S).tags(place.repository("doctor"))
     except InputError as error:
-        return Finding(name=name, state="fail", text=str(error), fix=NO_REGISTRY)
+        return _misnamed(name, error, NO_REGISTRY)
     except TemporaryError as error:
         fix = f"is it up, and is {text.partition('/')[0]} its address? (a proxy: HTTPS_PROXY)"
         return Finding(name=name, state="fail", text=str(error), fix=fix)
@@ -40,6 +40,11 @@ def look_at_registry(look: Look, embedded: Embedded) -> Finding:
         fix = f"docker login {place.registry}" if login else "see the message: it names the cause"
         return Finding(name=name, state="fail", text=told, fix=fix)
     return Finding(name=name, state="ok", text=f"{place} answers, and lets us read")
+
+
+def _misnamed(name: str, error: InputError, fix: str) -> Finding:
+    (finding,) = error.diagnostics
+    return Finding(name=name, state="fail", text=finding.message, fix=finding.hint or fix)
 
 
 def _logins(look: Look) -> Path:
@@ -57,6 +62,9 @@ def look_at_store(look: Look) -> Iterator[Finding]:
     try:
         store = open_store(look.store, look.environ)
         head = store.read(HEAD_PATH)
+    except InputError as error:
+        yield _misnamed("store", error, _opening(look.store))
+        return
     except CuratorError as error:
         yield Finding(name="store", state="fail", text=str(error), fix=_opening(look.store))
         return

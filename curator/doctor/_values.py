@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 State = Literal["ok", "warn", "fail", "skip"]
 
+# The package is in NVIDIA's own repository.
 TOOLKIT = (
-    "sudo apt-get install -y nvidia-container-toolkit && "
+    "add NVIDIA's repository as docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/"
+    "install-guide.html says; then sudo apt-get install -y nvidia-container-toolkit && "
     "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
 )
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from curator.errors import InputError
 from curator.index._model import (
     ENTRY_VERSION,
     SPEC,
@@ -29,10 +30,19 @@ from curator.index._model import (
     Tag,
     Time,
 )
-from curator.oci import canonical_json
+from curator.oci import canonical_json, parse_registry
 
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Base64 = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]+={0,2}$", max_length=1024)]
+
+
+def _registry(text: str) -> str:
+    """Hold a text to what engines take: it ends in commands that people copy."""
+    try:
+        parse_registry(text)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    return text
 
 
 class LaterEntry(Model):
@@ -202,7 +212,7 @@ class Config(Model):
 
     spec: Literal[1] = SPEC
     store: str
-    registry: str
+    registry: Annotated[str, AfterValidator(_registry)]
     shards: Literal["framework/minor/cuda"] = "framework/minor/cuda"
     keys: tuple[SigningKey, ...] = ()
     threshold: Annotated[int, Field(ge=1, le=100)] = 1

@@ -731,6 +731,8 @@ const rules = (() => {
       python: image.python,
       digest: image.digest,
       state: image.state,
+      reason: image.reason,
+      replaced_by: image.replaced_by,
       ...judgement_json(found, facts),
     };
   }

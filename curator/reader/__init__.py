@@ -9,7 +9,8 @@
   names at first use are pinned: from then on they have to sign, as a known host's key has to.
 - An older index than one that was seen (`RollbackError`), another one under a known number
   (`ForkError`), one past its end (`FreezeError`), documents of different states (`MixedError`) and
-  another store or other keys (`StrangerError`) are each refused.
+  another store, other keys or, of a signed index, another registry (`StrangerError`) are each
+  refused.
 - An unchanged index costs one request, answered with 304. Without a network the last verified
   copy is read, and says so.
 """
@@ -24,11 +25,13 @@ from curator.oci import hex_of, sha256
 from curator.reader._cache import Cache
 from curator.reader._directory import DirectoryOrigin, Nowhere
 from curator.reader._quick import quick_catalogue
+from curator.reader._store import StoreOrigin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from curator.index import Entry, SigningKey
+    from curator.ports import Store
     from curator.reader._reader import IndexReader
     from curator.reader._values import Origin
     from curator.resolve import Catalogue
@@ -52,7 +55,7 @@ def __getattr__(name: str) -> object:
 
 
 def open_reader(  # noqa: PLR0913 - as open_index
-    location: str,
+    location: str | Store,
     *,
     keys: Sequence[bytes | str | Path] = (),
     threshold: int = 1,
@@ -64,6 +67,7 @@ def open_reader(  # noqa: PLR0913 - as open_index
     """Open the index at `location`; `curator.open_index` documents the parameters.
 
     A cache that cannot be written is done without, unless it is required.
+    A store is read with what opens it, as its publishers do.
 
     Raises:
         InputError: the location is none that can be read, a key is none, or more keys have to sign
@@ -88,7 +92,7 @@ def open_reader(  # noqa: PLR0913 - as open_index
 
 
 def read_catalogue(  # noqa: PLR0913 - as open_index
-    location: str,
+    location: str | Store,
     *,
     keys: Sequence[bytes | str | Path] = (),
     threshold: int = 1,
@@ -120,7 +124,9 @@ def read_catalogue(  # noqa: PLR0913 - as open_index
         return reader.catalogue()
 
 
-def _origin(location: str, timeout_s: float) -> Origin:
+def _origin(location: str | Store, timeout_s: float) -> Origin:
+    if not isinstance(location, str):
+        return StoreOrigin(location)
     if location.lower().startswith(("https:", "http:")):
         from curator.reader._http import WebOrigin  # noqa: PLC0415 - not for directories
 

@@ -34,7 +34,14 @@ GRACE_S: Final = 3600.0
 MAX_BYTES: Final = 16 * 1024 * 1024
 COPY: Final = "copy.json"
 PINS: Final = "pins.json"
-_FIELDS: Final = {"store": str, "keys": dict, "threshold": int, "gen": int, "sha256": str}
+_FIELDS: Final = {
+    "store": str,
+    "registry": str,
+    "keys": dict,
+    "threshold": int,
+    "gen": int,
+    "sha256": str,
+}
 
 
 class Cache:

@@ -45,7 +45,7 @@ class Trust:
             from curator.sign import verify_head  # noqa: PLC0415 - only where it is signed
 
             verify_head(head, keys, threshold)
-        self._refuse_strange(head, pins)
+        self._refuse_strange(head, config, pins)
         if config.store != head.store:
             raise MixedError(f"{CONFIG_PATH} is of store {config.store}, the head of another")
         if not is_offline:
@@ -56,12 +56,17 @@ class Trust:
                 "one, or it is held back"
             )
 
-    def _refuse_strange(self, head: Head, pins: Pins | None) -> None:
-        if pins is not None and pins.store != head.store:
-            raise StrangerError(
-                f"store {head.store} stands where {pins.store} was read before: if that is right, "
-                f"delete {self.pins_file}"
-            )
+    def _refuse_strange(self, head: Head, config: Config, pins: Pins | None) -> None:
+        if pins is None:
+            return
+        if pins.store != head.store:
+            told = f"store {head.store} stands where {pins.store} was read before"
+        elif pins.keys and pins.registry != config.registry:
+            # The signature is not over it, so that whoever writes the store could lead us there.
+            told = f"its images were in {pins.registry} and are said to be in {config.registry}"
+        else:
+            return
+        raise StrangerError(f"{told}: if that is right, delete {self.pins_file}")
 
     def _keys(self, config: Config, pins: Pins | None) -> tuple[tuple[SigningKey, ...], int]:
         """Return the keys to trust: those that were given, else the pinned, else the index's own.
@@ -89,13 +94,14 @@ class Trust:
             MovedError: another reader saw a later head meanwhile: look again.
             StrangerError: another reader saw another store meanwhile.
         """
-        self._refuse_strange(head, now)
+        self._refuse_strange(head, config, now)
         if now is not None and now != before and now.gen > head.gen:
             raise MovedError(RollbackError(f"generation {now.gen} was seen here meanwhile"))
         _refuse_old(head, now)
         keys = _named_keys(config) or {key.keyid: key.public for key in self.trusted}
         return Pins(
             store=head.store,
+            registry=config.registry,
             keys=now.keys if now and now.keys else keys,
             threshold=max(config.threshold, now.threshold if now else 1),
             gen=head.gen,

@@ -43,11 +43,13 @@ class Origin(Protocol):
 class Pins:
     """What a reader holds an index to once it has seen it.
 
-    `keys` maps the ids of the signing keys to PEM; `gen` is the highest generation ever seen, and
-    `sha256` the hash of its document.
+    `registry` is where its images are: no signature is over that. `keys` maps the ids of the
+    signing keys to PEM; `gen` is the highest generation ever seen, and `sha256` the hash of its
+    document.
     """
 
     store: str
+    registry: str
     keys: dict[str, str]
     threshold: int
     gen: int

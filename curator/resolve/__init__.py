@@ -146,6 +146,8 @@ class Match:
             "python": image.python,
             "digest": image.digest,
             "state": image.state,
+            "reason": image.reason,
+            "replaced_by": image.replaced_by,
             **self.judgement.to_json(),
         }
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 Kind = Literal["datacenter", "workstation", "geforce", "titan", "embedded"]
 Confidence = Literal["tested", "tested-sm", "rule"]
-# What runs an image, before its reference; frameworks share more memory than a container has.
-RUN: Final = ("docker", "run", "--rm", "--gpus", "all", "--shm-size", "8g")
+# What runs an image, before its reference: its Python, for somebody who types. Frameworks share
+# more memory than a container has.
+RUN: Final = ("docker", "run", "--rm", "-it", "--gpus", "all", "--shm-size", "8g")
 OFFERED: Final[frozenset[State]] = frozenset({"active", "candidate", "deprecated"})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from curator.cli._ports import now
-from curator.doctor import Finding, Look, _texts, advice, checks
+from curator.doctor import Finding, Look, checks
 from tests import machines
 from tests.contract import test_runner_gpus
 from tests.faults import FaultProxy, answer
@@ -394,95 +393,6 @@ def test_a_specification_that_is_out_of_date(specified: Machine, tmp_path: Path)
     assert found["fix"] == "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
 
 
-@pytest.mark.parametrize(
-    ("told", "fix"),
-    [
-        # docker/cli#2425
-        (
-            (
-                'docker: Error response from daemon: could not select device driver "" with '
-                "capabilities: [[gpu]]."
-            ),
-            "nvidia-ctk runtime configure --runtime=docker",
-        ),
-        # NVIDIA/nvidia-container-toolkit#1537
-        (
-            (
-                "OCI runtime create failed: could not apply required modification to OCI "
-                "specification: error modifying OCI spec: failed to inject CDI devices: "
-                "unresolvable CDI devices runtime.nvidia.com/gpu=all: unknown"
-            ),
-            "nvidia-ctk cdi generate",
-        ),
-        # ShaneIsrael/fireshare#689
-        (
-            (
-                "docker: Error response from daemon: failed to discover GPU vendor from CDI: no"
-                " known GPU vendor found"
-            ),
-            "nvidia-ctk cdi generate",
-        ),
-        (
-            (
-                "Auto-detected mode as 'legacy' nvidia-container-cli: initialization error: "
-                "load library failed: libnvidia-ml.so.1: cannot open shared object file: no "
-                "such file or directory: unknown"
-            ),
-            "sudo ldconfig",
-        ),
-        (
-            (
-                "nvidia-container-cli: initialization error: nvml error: driver/library version"
-                " mismatch: unknown"
-            ),
-            "reboot",
-        ),
-        ("nvidia-container-cli: initialization error: nvml error: driver not loaded", "modprobe"),
-        (
-            (
-                "nvidia-container-cli: initialization error: WSL environment detected but no "
-                "adapters were found: unknown."
-            ),
-            "wsl --update",
-        ),
-        ("nvidia-container-cli: initialization error: privilege change failed", "--load-kmods"),
-        # NVIDIA/nvidia-docker#688
-        (
-            "nvidia-container-cli: requirement error: unsatisfied condition: cuda >= 9.0",
-            "curator resolve",
-        ),
-        (
-            (
-                "nvidia-container-cli: requirement error: unsatisfied condition: cuda>=12.8, "
-                "please update your driver to a newer version, or use an earlier cuda container"
-            ),
-            "too old for the image",
-        ),
-        ("Failed to initialize NVML: Unknown Error", "native.cgroupdriver=cgroupfs"),
-        # microsoft/onnxruntime#21435
-        (
-            "Error 804: forward compatibility was attempted on non supported HW",
-            "which this GPU does not take",
-        ),
-        (
-            (
-                "RuntimeError: Unexpected error from cudaGetDeviceCount(). Error 803: system "
-                "has unsupported display driver / cuda driver combination"
-            ),
-            "libraries of two drivers are mixed",
-        ),
-    ],
-)
-def test_errors_that_are_known_by_their_words(told: str, fix: str) -> None:
-    assert fix in (advice(told) or "")
-
-
-def test_an_error_that_nobody_knows() -> None:
-    assert advice("docker: invalid reference format") is None
-    found = doctest.testmod(_texts)
-    assert (found.attempted, found.failed) == (1, 0)
-
-
 # Room
 
 
@@ -587,8 +497,13 @@ def test_a_registry_that_is_not_there(bare: Machine) -> None:
     found = bare.doctor("--registry", "127.0.0.1:1", code=1)["registry"]
     assert "no answer from 127.0.0.1:1" in found["text"]
     assert "127.0.0.1:1" in found["fix"]
-    named = bare.doctor("--registry", "UPPER case", code=1)["registry"]
-    assert named["state"] == "fail"
+    for name, fix in (
+        ("UPPER case", "write host[:port][/prefix]"),
+        ("https://x.example/dl", "leave https:// out"),
+    ):
+        named = bare.doctor("--registry", name, code=1)["registry"]
+        assert named["state"] == "fail"
+        assert fix in named["fix"]
 
 
 def test_a_store_and_its_index(bare: Machine, tmp_path: Path) -> None:
@@ -613,7 +528,9 @@ def test_a_store_that_is_none(bare: Machine, tmp_path: Path) -> None:
     assert found["index"]["text"] == "nothing is published there yet"
     found = bare.doctor("--store", "azure:curator", code=1)
     assert (found["store"]["state"], "index" in found) == ("fail", False)
-    assert "AZURE_STORAGE_CONNECTION_STRING" in found["store"]["text"]
+    assert "AZURE_STORAGE_CONNECTION_STRING" in found["store"]["fix"]
+    found = bare.doctor("--store", "ftp://x", code=1)
+    assert "https://ACCOUNT.blob.core.windows.net/CONTAINER" in found["store"]["fix"]
 
 
 # The verb

@@ -162,3 +162,35 @@ def test_an_index_in_azure_is_looked_at_alike(tmp_path: Path, azurite: Azurite) 
         assert result.returncode == 0, result.stderr
         data = json.loads(result.stdout)["data"]
         assert data["entries"] == 1 or len(data["entries"]) == 1
+
+
+def test_pullers_read_a_store_in_azure_with_its_login(tmp_path: Path, azurite: Azurite) -> None:
+    farm = Farm(tmp_path)
+    place = azurite.location(azurite.created())
+    own = {"CURATOR_CACHE": str(tmp_path / "cache")}
+
+    def page(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        program = "from curator.cli import main; main()"
+        return subprocess.run(
+            [sys.executable, "-c", program, "page", "-o", "site", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, **azurite.environ, **own, **more},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    nothing = page("--index", place)
+    assert nothing.returncode == 1
+    assert f"{place}: no index here" in nothing.stderr
+    target = farm.target(store=open_store(place, azurite.environ))
+    assert isinstance(publish([farm.change()], target), Committed)
+    address = f"{azurite.endpoint}/{place.partition(':')[2]}"
+    for done in (
+        page("--index", place),
+        page(CURATOR_STORE=place),
+        page(CURATOR_STORE=address),
+        page("--offline", CURATOR_STORE=place),
+    ):
+        assert done.returncode == 0, done.stderr
+    assert b"cupy" in (tmp_path / "site/index.html").read_bytes()

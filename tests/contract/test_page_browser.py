@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FACTS = facts()
 SMI = Path(__file__).parent.parent / "data/smi"
-DOCKER = "docker run --rm --gpus all --shm-size 8g"
+DOCKER = "docker run --rm -it --gpus all --shm-size 8g"
 
 
 @pytest.fixture

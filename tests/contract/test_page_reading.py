@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from curator.resolve import Catalogue
 
-DOCKER = "docker run --rm --gpus all --shm-size 8g"
+DOCKER = "docker run --rm -it --gpus all --shm-size 8g"
 
 
 def test_what_is_copied_is_what_is_shown(browser: Browser, address: str) -> None:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from curator.reader._reader import IndexReader
+
 HEAD = "v1/head.json"
 CONFIG = "v1/config.json"
 
@@ -207,6 +209,29 @@ def test_other_keys_than_the_first_ones_are_refused(site: Site, cache: Path, far
         opened(site, cache)
     (cache / "pins.json").unlink()
     assert opened(site, cache).generation == 3
+
+
+def moved(farm: Farm, site: Site, cache: Path) -> IndexReader:
+    """Read an index, then one whose images are said to be elsewhere."""
+    opened(site, cache).close()
+    farm.publish(farm.change("14.3.0"), now=now())
+    changed(farm, CONFIG, registry="registry.other/x")
+    return opened(site, cache)
+
+
+def test_a_signed_index_is_not_followed_to_another_registry(
+    site: Site, cache: Path, farm: Farm
+) -> None:
+    with pytest.raises(StrangerError, match=r"are said to be in registry\.other/x.*pins\.json"):
+        moved(farm, site, cache)
+    (cache / "pins.json").unlink()
+    assert opened(site, cache).registry == "registry.other/x"
+
+
+def test_an_unsigned_index_says_itself_where_its_images_are(tmp_path: Path, cache: Path) -> None:
+    farm = readers.new_farm(tmp_path / "open")
+    with Site(farm.root / "store") as site:
+        assert moved(farm, site, cache).registry == "registry.other/x"
 
 
 def test_a_replayed_index_is_refused(site: Site, cache: Path, farm: Farm) -> None:

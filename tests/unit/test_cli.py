@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,3 +165,120 @@ def test_a_run_without_an_engine_says_how_to_get_one(
     assert said.code == 1
     assert "curator engine up" in said.err
     assert Path(tmp_path / "cache" / "engine").exists() is False
+
+
+def ended(*arguments: str, redirect: str, root: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a shell, which redirects its streams."""
+    program = "from curator.cli import main; main()"
+    command = shlex.join([sys.executable, "-c", program, *arguments])
+    return subprocess.run(
+        ["bash", "-c", f"{command} {redirect}"],
+        env={"CURATOR_CACHE": str(root / "cache"), "PATH": os.environ["PATH"]},
+        cwd=lay(tiny_tree(), root / "farm"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_reader_that_leaves_ends_us_as_it_ends_git(tmp_path: Path) -> None:
+    for verb in ("--help", "plan --json"):
+        done = ended(*verb.split(), redirect="| true; exit ${PIPESTATUS[0]}", root=tmp_path)
+        assert (done.returncode, done.stderr) in {(141, ""), (0, "")}, verb
+    left = "| (exec <&-; sleep 3); exit ${PIPESTATUS[0]}"
+    assert ended("matrix", redirect=left, root=tmp_path).returncode == 141
+    assert ended("plan", "nothing", redirect=f"2>&1 {left}", root=tmp_path).returncode == 141
+    first = ended("matrix", redirect="| head -1; exit ${PIPESTATUS[0]}", root=tmp_path)
+    assert (first.returncode, first.stdout) == (0, "demo-1.0-cuda12.8-py3.11\n")
+
+
+@pytest.mark.parametrize("verb", ["matrix", "plan --json"])
+def test_an_answer_that_cannot_be_written_is_an_error(verb: str, tmp_path: Path) -> None:
+    done = ended(*verb.split(), redirect=">/dev/full", root=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "error: the answer cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("verb", ["plan -o /nope/x", "render demo-2.0-cuda12.8-py3.11 -o /proc/x"])
+def test_a_file_that_cannot_be_written_is_named(verb: str, curator: Callable[..., Said]) -> None:
+    said = curator(*verb.split())
+    assert (said.code, said.out) == (1, "")
+    assert f"error: cannot write {verb.rpartition(' ')[2]}: No such file or directory\n" == said.err
+
+
+def test_what_is_no_plan_is_told(curator: Callable[..., Said], tmp_path: Path) -> None:
+    (tmp_path / "no.json").write_text('{"cells": [1]}')
+    for file, told in (("no.json", "not a plan"), ("none.json", "No such file or directory")):
+        said = curator("run", str(tmp_path / file))
+        assert said.code == 2
+        assert f"{tmp_path / file}: " in said.err
+        assert told in said.err
+
+
+def test_what_an_error_repeats_cannot_steer_a_terminal(curator: Callable[..., Said]) -> None:
+    said = curator("plan", "x\x1b[2J\u202e*")
+    assert said.code == 3
+    assert all(line.isprintable() for line in said.err.splitlines())
+
+
+def test_closed_streams_are_no_internal_error(tmp_path: Path) -> None:
+    done = ended("resolve", "--nvidia-smi", "-", redirect="<&-", root=tmp_path)
+    assert done.returncode == 2
+    assert "stdin is closed" in done.stderr
+    assert ended("plan", redirect=">&-", root=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("verb", ["", "index", "engine"])
+def test_a_verb_that_is_not_named_is_helped_once(verb: str, curator: Callable[..., Said]) -> None:
+    said = curator(*verb.split())
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith(f"Usage: curator {verb}".rstrip())
+    assert "--help`" not in said.err
+    (finding,) = json.loads(curator("--json", *verb.split()).out)["diagnostics"]
+    assert finding["message"] in {"no verb is named", "Missing command."}
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "coloured"),
+    [
+        ("", {}, False),
+        ("", {"FORCE_COLOR": "1"}, True),
+        ("", {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        ("--color always", {"NO_COLOR": "1", "TERM": "dumb"}, True),
+        ("--color never", {"FORCE_COLOR": "1"}, False),
+    ],
+)
+def test_flag_and_environment_decide_colours(
+    flags: str,
+    environ: dict[str, str],
+    *,
+    coloured: bool,
+    curator: Callable[..., Said],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.setenv(name, environ.get(name, ""))
+    assert ("\x1b[32m+\x1b[0m" in curator(*flags.split(), "plan").out) is coloured
+    assert ("\x1b[" in curator(*flags.split(), "plan", "nothing").err) is coloured
+
+
+@pytest.mark.parametrize(
+    ("environ", "coloured"),
+    [({"TERM": "xterm"}, True), ({"TERM": "dumb"}, False), ({"TERM": "x", "NO_COLOR": "1"}, False)],
+)
+def test_a_terminal_has_colours_unless_it_is_dumb(
+    environ: dict[str, str], *, coloured: bool, tmp_path: Path
+) -> None:
+    shell = f"{sys.executable} -c 'from curator.cli import main; main([\"plan\"])'"
+    program = f"import pty, sys; sys.exit(pty.spawn(['sh', '-c', {shell!r}]))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"CURATOR_CACHE": str(tmp_path / "cache"), "PATH": os.environ["PATH"], **environ},
+        cwd=lay(tiny_tree(), tmp_path / "farm"),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Plan: 3 to add" in done.stdout
+    assert ("\x1b[32m+" in done.stdout) is coloured

@@ -8,18 +8,20 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from curator.cli import main
+from curator.index import CONFIG_PATH
+from curator.oci import canonical_json
 from curator.reader import read_catalogue
 from tests.images import PYTORCH_128, image, label, published, ran, written
 from tests.unit.test_cli import Said
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 SMI = "name, driver_version, compute_cap\nNVIDIA A100-SXM4-80GB, 535.104.05, 8.0\n"
 
@@ -65,10 +67,24 @@ def test_the_best_image_is_a_command_to_copy_and_its_reason(curator: Callable[..
     assert first.startswith("pytorch:2.9.1-cuda12.8-py3.12 ")
     assert newer == "newer pytorch:2.9.1-cuda13.0-py3.12 needs driver >= 580.65.06"
     assert command.startswith(
-        "  docker run --rm --gpus all --shm-size 8g registry.example/dl/pytorch:"
+        "  docker run --rm -it --gpus all --shm-size 8g registry.example/dl/pytorch:"
     )
     assert "@sha256:" in command
     assert "driver 535 >= 525.60.13" in reason
+
+
+@pytest.mark.parametrize("registry", ["$(id).example/dl", "x --privileged.y"])
+@pytest.mark.parametrize(
+    "verb", ["resolve", "resolve --pin", "explain pytorch:2.8.0-cuda12.8-py3.12"]
+)
+def test_a_registry_with_a_command_in_it_is_never_printed(
+    registry: str, verb: str, index: str, curator: Callable[..., Said]
+) -> None:
+    path = Path(index, CONFIG_PATH)
+    path.write_bytes(canonical_json({**json.loads(path.read_bytes()), "registry": registry}))
+    said = curator(*verb.split(), "--driver", "580.95.05", "--gpu", "A100")
+    assert registry not in said.out
+    assert "registry" in said.err
 
 
 def test_without_a_framework_each_has_its_best(curator: Callable[..., Said]) -> None:
@@ -124,6 +140,38 @@ def test_explain_gives_each_rule_its_source(curator: Callable[..., Said]) -> Non
     assert all(gate["source"] for gate in data["ranked"][0]["gates"])
 
 
+def test_explain_gives_the_rules_of_what_does_not_run_too(curator: Callable[..., Said]) -> None:
+    said = curator("resolve", "--driver", "470.256.02", "--gpu", "RTX 5090", "--explain")
+    assert said.code == 4
+    nearest = said.out.index("  nearest: pytorch:2.9.1-cuda12.8-py3.12 needs driver >= 570")
+    assert "G2 no      driver 470.256.02 < 525.60.13" in said.out[nearest:]
+    assert "[driver-floor] CUDA Compatibility" in said.out[nearest:]
+    unsure = curator("resolve", "--gpu", "A100", "--explain").out
+    assert "  perhaps " in unsure
+    assert "[driver-none]" in unsure
+
+
+def test_a_deprecated_image_says_so_and_what_replaces_it(
+    curator: Callable[..., Said], tmp_path: Path
+) -> None:
+    about = {"state": "deprecated", "reason": "wrong cuDNN", "replaced_by": "pytorch:2.9.2"}
+    place = written(
+        tmp_path / "old", [image("pytorch", "2.9.1", label("12.8", PYTORCH_128), **about)]
+    )
+    asked = ("resolve", "--index", place, "--driver", "580.95.05", "--gpu", "A100")
+    assert "  deprecated: wrong cuDNN; replaced by pytorch:2.9.2\n" in curator(*asked).out
+    (ranked,) = curator(*asked, "--json").data["ranked"]
+    assert about.items() <= ranked.items()
+
+
+def test_what_is_not_known_of_a_host_is_not_made_up(curator: Callable[..., Said]) -> None:
+    arch = curator("resolve", "--arch", "aarch64")
+    assert arch.code == 4
+    assert "of which no NVIDIA GPU is known (aarch64)" in arch.err
+    later = curator("resolve", "--driver", "999", "--gpu", "A100", "--framework", "pytorch")
+    assert "driver 999 speaks at least CUDA 13." in later.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
@@ -138,8 +186,10 @@ def test_explain_gives_each_rule_its_source(curator: Callable[..., Said]) -> Non
         (("--driver", "535", "--gpu", "A100", "--version", "new"), 2, "neither a version"),
         (("--driver", "535", "--gpu", "A100", "--arch", "sparc"), 2, "'sparc' is none of x86_64"),
         (("--index", "ftp://x/y", "--gpu", "A100"), 2, "ftp://"),
-        (("--index", "nowhere", "--gpu", "A100"), 1, "no index here"),
-        (("--index", "nowhere", "--gpu", "A100", "--offline"), 75, "offline"),
+        (("--index", "nowhere", "--gpu", "A100"), 1, "/nowhere: no index here"),
+        (("--index", "nowhere", "--gpu", "A100"), 1, "(--index, CURATOR_INDEX)"),
+        (("--index", "nowhere", "--gpu", "A100", "--offline"), 1, "/nowhere was never read here"),
+        (("--index", "azure:images", "--gpu", "A100"), 2, "connection string"),
     ],
 )
 def test_what_is_wrong_is_said(
@@ -188,6 +238,27 @@ def test_an_index_that_was_read_is_read_again_offline(
     assert curator(*asked, "--offline").out == first.out
 
 
+@pytest.mark.parametrize("variable", ["CURATOR_INDEX", "CURATOR_STORE"])
+def test_a_relative_place_is_one_of_where_we_stand(
+    variable: str, curator: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CURATOR_INDEX")
+    asked = ("resolve", "--driver", "535", "--gpu", "A100", "--framework", "cupy", "--pin")
+    by_flag = curator(*asked, "--index", "index")
+    assert by_flag.code == 0
+    (tmp_path / "elsewhere").mkdir()
+    other = [image("cupy", "15.0.0", label("12.9", PYTORCH_128))]
+    written(tmp_path / "elsewhere" / "index", other)
+    monkeypatch.setenv(variable, "index")
+    assert curator(*asked).out == by_flag.out
+    monkeypatch.chdir(tmp_path)
+    there = curator("-C", "elsewhere", *asked)
+    assert "cupy:15.0.0" in there.out
+    assert curator("-C", "..", *asked).out == by_flag.out
+    assert len(list((tmp_path / "cache/index").iterdir())) == 2
+    assert curator("-C", "nowhere", *asked).code == 2
+
+
 def test_a_newer_state_is_seen_though_a_catalogue_is_remembered(
     curator: Callable[..., Said], tmp_path: Path
 ) -> None:
@@ -200,58 +271,13 @@ def test_a_newer_state_is_seen_though_a_catalogue_is_remembered(
     assert "15.0.0" in curator(*asked).out
 
 
-def test_a_tag_is_explained_with_its_tests_and_gates(curator: Callable[..., Said]) -> None:
-    said = curator("explain", "pytorch:2.8.0-cuda12.8-py3.12", "--driver", "470", "--gpu", "A100")
-    assert said.code == 0
-    assert "pass 2026-11-22 on H200 (sm 9.0), driver 580.65.06, evidence sha256:" in said.out
-    assert "driver 470 < 525.60.13" in said.out
-    yanked = curator("explain", "jax-0.7.0-cuda12.9-py3.12", "--driver", "580", "--gpu", "A100")
-    assert "yanked: wrong cuDNN" in yanked.out
-
-
-@pytest.mark.parametrize(
-    ("name", "told", "source"),
-    [
-        ("tensorflow-1.8-cuda9.2", "no: tensorflow 1.8 was built for CUDA 9.0", "tested build"),
-        ("tensorflow-1.12-cuda9.1", "libcublas.so.9.0", "tested build"),
-        ("tensorflow-1.13-cuda9.1", "built for CUDA 10.0", "tested build"),
-        ("pytorch-2.14-cuda11.8", "12.6 or 13.0 or 13.2 and not for CUDA 11.8", "RELEASE.md"),
-        ("pytorch==2.9.1+cu126", "yes: pytorch 2.9.1 was built for CUDA 12.6", "RELEASE.md"),
-        ("jax-0.7.2-cuda12.1-py3.10", "is built for Python >=3.11", "installation.md"),
-    ],
-)
-def test_a_combination_that_no_image_has_is_explained_from_documents(
-    name: str, told: str, source: str, curator: Callable[..., Said]
-) -> None:
-    said = curator("explain", name)
-    assert said.code == 0
-    assert f"{name}: no image of this published" in said.out
-    assert told in said.out
-    assert source in said.out
-    assert curator("explain", name, "--json").data["claims"]
-
-
-def test_a_combination_that_images_have_names_them(curator: Callable[..., Said]) -> None:
-    said = curator("explain", "pytorch==2.9.1+cu128")
-    assert "pytorch==2.9.1+cu128: 1 image of this published" in said.out
-    assert "  published: pytorch:2.9.1-cuda12.8-py3.12" in said.out
-    assert "pytorch: 6 images of this published" in curator("explain", "pytorch").out
-
-
-def test_codes_are_explained(curator: Callable[..., Said]) -> None:
-    assert "PTX ISA" in curator("explain", "ptx-version").out
-    assert "older than one that was seen" in curator("explain", "rollback").out
-    unknown = curator("explain", "what is this")
-    assert unknown.code == 2
-    assert "tensorflow-1.8-cuda9.2" in unknown.err
-
-
 def test_resolving_loads_no_engine_cloud_or_models(index: str, tmp_path: Path) -> None:
     program = (
         "import sys; from curator.cli import main\n"
         "try: main(['resolve', '--driver', '535', '--gpu', 'A100', '--framework', 'cupy'])\n"
         "except SystemExit as ended: assert not ended.code, ended.code\n"
         "heavy = {'python_on_whales', 'azure', 'pydantic', 'yaml', 'jinja2', 'rich', 'urllib3'}\n"
+        "heavy.add('http.server')\n"
         "sys.exit(f'loaded {heavy & set(sys.modules)}' if heavy & set(sys.modules) else 0)\n"
     )
     environment = {"CURATOR_CACHE": str(tmp_path / "cache"), "CURATOR_INDEX": index}

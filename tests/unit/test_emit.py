@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from curator import compat, matrix, settings
 from curator.cli import _resolve
-from curator.emit import KINDS, emit
+from curator.emit import KINDS, SHOW, emit
 from curator.errors import InputError
 from curator.facts import facts
 from curator.recipe import constraints, image_environment
@@ -120,7 +120,7 @@ def test_the_command_line_offers_what_can_be_emitted() -> None:
 
 
 def test_docker_is_one_command_and_nothing_else() -> None:
-    expected = f"docker run --rm --gpus all --shm-size 8g {REFERENCE}\n"
+    expected = f"docker run --rm -it --gpus all --shm-size 8g {REFERENCE}\n"
     assert emitted("docker") == expected
 
 
@@ -137,16 +137,15 @@ def test_other_documents_begin_with_why(kind: str) -> None:
 def test_compose_reserves_every_gpu() -> None:
     devices = [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}]
     deploy = {"resources": {"reservations": {"devices": devices}}}
-    service = {"image": REFERENCE, "shm_size": "8g", "deploy": deploy}
+    service = {"image": REFERENCE, "command": list(SHOW), "shm_size": "8g", "deploy": deploy}
     assert read(emitted("compose")) == {"services": {NAME: service}}
 
 
-def test_a_devcontainer_asks_for_the_gpu_twice_since_not_every_tool_reads_both() -> None:
+def test_a_devcontainer_asks_for_the_gpu_once() -> None:
     _, text = split(emitted("devcontainer"), "//")
     assert json.loads(text) == {
         "name": NAME,
         "image": REFERENCE,
-        "hostRequirements": {"gpu": True},
         "runArgs": ["--gpus", "all", "--shm-size=8g"],
     }
 
@@ -155,6 +154,7 @@ def test_azureml_names_the_image_by_its_digest_alone() -> None:
     environment = read(emitted("azureml"))
     assert environment["$schema"].endswith("/environment.schema.json")
     assert environment["image"] == f"{PLACE}@{IMAGE.digest}"
+    assert "# An environment alone: a job names it" in emitted("azureml")
     assert environment["description"].endswith(WHY)
     assert environment["tags"]["driver"] == "580.65.06"
 
@@ -187,6 +187,7 @@ def test_a_pod_takes_one_gpu_and_memory_to_share() -> None:
     spec = read(emitted("k8s"))["spec"]
     (container,), (volume,) = spec["containers"], spec["volumes"]
     assert container["image"] == REFERENCE
+    assert container["command"] == list(SHOW)
     assert container["resources"] == {"limits": {"nvidia.com/gpu": 1}}
     assert container["volumeMounts"] == [{"name": volume["name"], "mountPath": "/dev/shm"}]  # noqa: S108
     assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Gi"}

@@ -6,11 +6,12 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curator.errors import CuratorError, IntegrityError
-from curator.index import CONFIG_PATH, evidence_path, read_index
+from curator.index import CONFIG_PATH, Config, evidence_path, parse, read_index
 from curator.oci import canonical_json, sha256
 from curator.ports import Blob
 from curator.publish import Target, check_store, rebuild
@@ -97,6 +98,25 @@ def changed(found: Documents, kind: str, change: Callable[[Any], Any]) -> None:
         files[f"v1/evidence/{sha256(data)[7:]}.json"] = data
     else:
         rewritten(found.memory, kind, change)
+
+
+@pytest.mark.parametrize(
+    "registry",
+    [
+        "", "dl", "$(id).example/dl", "x.example;id/y", "x --privileged.y", "--privileged.x/y",
+        "a..b", "a.b/../c", "a.b/C", "https://a.b", "a.b/c\n", "user@a.b", "a.b/",
+    ],
+)  # fmt: skip
+def test_a_registry_that_no_engine_takes_is_refused(registry: str) -> None:
+    data = json.dumps({**CONFIG, "registry": registry}).encode()
+    with pytest.raises(IntegrityError, match="registry"):
+        parse(Config, data, CONFIG_PATH)
+
+
+@pytest.mark.parametrize("registry", ["a.b", "localhost", "[::1]:5000", "a.b:443/c/d-e", "dl:443"])
+def test_a_registry_that_engines_take_is_read(registry: str) -> None:
+    data = json.dumps({**CONFIG, "registry": registry}).encode()
+    assert parse(Config, data, CONFIG_PATH).registry == registry
 
 
 def read_all(found: Documents) -> None:

@@ -26,7 +26,7 @@ LAYERS = [
     {"compat"},
     {"facts", "places"},
     {"oci"},
-    {"errors"},
+    {"codes", "errors"},
 ]
 OWNERS = {
     "yaml": {"matrix", "runner", "emit"},
@@ -56,6 +56,7 @@ PURE = {
     "compat",
     "places",
     "oci",
+    "codes",
 }
 IMPURE_IMPORTS = {"os", "subprocess", "socket", "time", "random", "pathlib", "shutil", "tempfile"}
 

@@ -25,7 +25,7 @@ def test_an_image_page_has_the_evidence_and_all_its_names() -> None:
     one = next(one for one in known.images if one.tests and one.channel == "stable")
     text = files_shown()[f"image/{one.id}.html"]
     page = Parsed(text)
-    assert f"docker run --rm --gpus all --shm-size 8g {known.reference(one)}" in page.text
+    assert f"docker run --rm -it --gpus all --shm-size 8g {known.reference(one)}" in page.text
     for told_ in (one.digest, one.tags[0], one.moving[0], "525.60.13 or later", "linux/amd64"):
         assert told_ in page.text
     for test in one.tests:
