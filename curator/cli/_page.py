@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from curator.cli._console import Console, verb
-from curator.cli._pull import catalogue_of, index_options, place_of
+from curator.cli._pull import catalogue_of, index_options, opened, place_of
 from curator.errors import CuratorError, HostError, RefusedError
 
 if TYPE_CHECKING:
@@ -60,13 +60,14 @@ def page(
         lines.append(f"{len(data['published'])} files published")
     if output or serve:
         files = site(catalogue_of(console, given), facts())
+        source = opened(place, given["index"])
         if output:
             _write(files, output)
-            documents = _write_documents(console, files, output, place, offline=given["offline"])
+            documents = _write_documents(console, files, output, source, offline=given["offline"])
             data["written"] = [*files, *documents]
             lines.append(f"{len(data['written'])} files in {output}: open {output / 'index.html'}")
         if serve:
-            _serve(console, files, place, port)
+            _serve(console, files, source, port)
     console.answer("\n".join(lines), data)
 
 
@@ -103,7 +104,12 @@ def _write(files: Mapping[str, bytes], output: Path) -> None:
 
 
 def _write_documents(
-    console: Console, files: Mapping[str, bytes], output: Path, place: str, *, offline: bool
+    console: Console,
+    files: Mapping[str, bytes],
+    output: Path,
+    source: str | Store,
+    *,
+    offline: bool,
 ) -> list[str]:
     """Write what the pages link of the index beside them, by difference; return what is there."""
     from curator.page import linked  # noqa: PLC0415
@@ -112,7 +118,7 @@ def _write_documents(
     paths = linked(files)
     there = {path for path in paths if NAMED.fullmatch(path) and (output / path).is_file()}
     if not offline:
-        for path, data in read_documents(place, sorted(set(paths) - there)):
+        for path, data in read_documents(source, sorted(set(paths) - there)):
             _write({path: data}, output)
             there.add(path)
     if missing := sorted(set(paths) - there):
@@ -121,7 +127,7 @@ def _write_documents(
     return sorted(there)
 
 
-def _serve(console: Console, files: Mapping[str, bytes], place: str, port: int) -> None:
+def _serve(console: Console, files: Mapping[str, bytes], source: str | Store, port: int) -> None:
     """Serve the site, and below it the documents of the index, wherever that is."""
     from http import HTTPStatus  # noqa: PLC0415 - 18 ms
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer  # noqa: PLC0415
@@ -137,7 +143,7 @@ def _serve(console: Console, files: Mapping[str, bytes], place: str, port: int) 
             """Send an answer's head; return its body."""
             name = self.path.partition("?")[0].lstrip("/") or "index.html"
             try:
-                data = files.get(name) or _document(place, name)
+                data = files.get(name) or _document(source, name)
             except CuratorError as error:
                 self.send_error(HTTPStatus.BAD_GATEWAY, explain=str(error))
                 return b""
@@ -166,10 +172,10 @@ def _kind(name: str) -> str:
     return mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
-def _document(place: str, name: str) -> bytes | None:
+def _document(source: str | Store, name: str) -> bytes | None:
     """Return a document of the index."""
     from curator.reader import read_documents  # noqa: PLC0415
 
     if not DOCUMENT.fullmatch(name):
         return None
-    return next((data for _, data in read_documents(place, [name])), None)
+    return next((data for _, data in read_documents(source, [name])), None)

@@ -76,13 +76,13 @@ def show(console: Console, selectors: tuple[str, ...], *, store: str | None) -> 
     found = read_index(_store(console, store))
     chosen = set(select([entry.cell for entry in found.entries], selectors))
     entries = [entry for entry in found.entries if entry.cell in chosen]
-    text = "\n".join(_lines(entry) for entry in entries)
-    console.answer(text, {"entries": [entry.to_json() for entry in entries]})
+    lines = (line for entry in entries for line in _lines(entry))
+    console.lines(lines, {"entries": [entry.to_json() for entry in entries]})
 
 
-def _lines(entry: Entry) -> str:
+def _lines(entry: Entry) -> tuple[str, str]:
     reason = f" ({entry.status.reason})" if entry.status.reason else ""
-    return f"{entry.id}  {entry.status.state}{reason}\n    {entry.repository}@{entry.digest}"
+    return f"{entry.id}  {entry.status.state}{reason}", f"    {entry.repository}@{entry.digest}"
 
 
 @index.command()
@@ -115,8 +115,8 @@ def verify(
         "entries": tip.count if tip else 0,
         "findings": [finding.to_json() for finding in checked.findings],
     }
-    text = "\n".join([*_findings(checked.findings), f"{state}: {_count(checked.findings)}"])
-    console.answer(text, data, status="ok" if not checked.findings else "findings")
+    lines = [*_findings(checked.findings), f"{state}: {_count(checked.findings)}"]
+    console.lines(lines, data, status="ok" if not checked.findings else "findings")
     if checked.findings:
         raise SystemExit(1)
 
@@ -176,7 +176,7 @@ def diff(console: Console, first: int | None, second: int | None, *, store: str 
         "gone": gone,
         "tags": {name: {"from": a, "to": b} for name, (a, b) in moved.items()},
     }
-    console.answer("\n".join(lines), data)
+    console.lines(lines, data)
 
 
 def _state(source: Store, number: int) -> Index:
@@ -245,7 +245,7 @@ def rebuild(console: Console, *, store: str | None, to: str, registry: str | Non
     made = made_again(_store(console, store), target_of(place, place.now()))
     lines = [*(f"left out: {why}" for why in made.left_out), f"{len(made.index.entries)} entries"]
     data = {"entries": len(made.index.entries), "left_out": list(made.left_out)}
-    console.answer("\n".join(lines), data, status="findings" if made.left_out else "ok")
+    console.lines(lines, data, status="findings" if made.left_out else "ok")
     if made.left_out:
         raise SystemExit(1)
 
@@ -266,7 +266,7 @@ def audit(console: Console, *, repair: bool, store: str | None, registry: str | 
         *(f"repaired: {what}" for what in found.repaired),
         f"{_count(found.findings)}, {len(found.left)} left",
     ]
-    console.answer("\n".join(lines), found.to_json(), status="ok" if not found.left else "findings")
+    console.lines(lines, found.to_json(), status="ok" if not found.left else "findings")
     if found.left:
         raise SystemExit(1)
 

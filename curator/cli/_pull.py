@@ -93,7 +93,7 @@ def catalogue_of(
     offline = given["offline"]
     try:
         return read_catalogue(
-            place if offline else _opened(place, given["index"]),
+            place if offline else opened(place, given["index"]),
             keys=given["keys"],
             threshold=given["threshold"],
             cache=reader_cache(place),
@@ -110,7 +110,7 @@ def catalogue_of(
         raise RefusedError(told) from error
 
 
-def _opened(place: str, index: str | None) -> str | Store:
+def opened(place: str, index: str | None) -> str | Store:
     """Return how to read a place: an index as everybody does, a store in Azure with its login."""
     is_index = bool(index or os.environ.get("CURATOR_INDEX"))
     if not ADDRESS.match(place) or (is_index and not place.lower().startswith("azure:")):

@@ -162,7 +162,7 @@ def _key(key: bytes | str | Path) -> SigningKey:
 
 
 def read_documents(
-    location: str, paths: Iterable[str], *, timeout_s: float = 30.0
+    location: str | Store, paths: Iterable[str], *, timeout_s: float = 30.0
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the documents that there are of some paths, as they stand beside the index.
 
