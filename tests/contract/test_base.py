@@ -186,7 +186,8 @@ def image(base_layout: Path, engine_address: EngineAddress) -> Iterator[list[str
     )
     name = told.stdout.decode().split()[-1]
     yield [*docker, "run", "--rm", "--network=none", "--user=1000:1000", name]
-    subprocess.run([*docker, "image", "rm", name], capture_output=True, check=True)
+    # By force: other tests may have pulled the same image under names of their own.
+    subprocess.run([*docker, "image", "rm", "--force", name], capture_output=True, check=True)
 
 
 def output(command: list[str]) -> str:
