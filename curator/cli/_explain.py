@@ -14,6 +14,7 @@ from curator.cli._pull import (
     host_of,
     host_options,
     index_options,
+    is_host_told,
 )
 from curator.errors import CuratorError, Diagnostic, InputError
 
@@ -48,7 +49,8 @@ def explain(console: Console, name: str, **given: Any) -> None:  # noqa: ANN401 
     if image is not None and catalogue is not None:
         _explain_image(console, image, catalogue, host_of(given), known)
         return
-    found = about(console, name, catalogue, known)
+    host = host_of(given) if is_host_told(given) else None
+    found = about(console, name, catalogue, known, host)
     if found is None:
         hint = "name it as tensorflow-1.8-cuda9.2, pytorch:2.9, an image's id, or a code"
         message = f"nothing is known of {name!r}"

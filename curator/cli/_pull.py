@@ -142,13 +142,18 @@ def place_of(console: Console, index: str | None) -> str:
     return resolve(root, loaded.farm, environ, Overrides()).store
 
 
+def is_host_told(given: dict[str, Any]) -> bool:
+    """Say whether flags describe a host."""
+    return given["pasted"] is not None or any(given[name] for name in ("driver", "gpus", "arch"))
+
+
 def host_of(given: dict[str, Any]) -> Host:
     """Return the host that the flags describe, or without any of them this one."""
     from curator import resolve as rules  # noqa: PLC0415
 
     file, driver, arch = given["pasted"], given["driver"], given["arch"]
     try:
-        if file is None and not any((driver, given["gpus"], arch)):
+        if not is_host_told(given):
             from curator.host import this_host  # noqa: PLC0415
 
             return this_host(os.environ)

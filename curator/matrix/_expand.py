@@ -162,13 +162,8 @@ def expand(
         if rule is not None:
             used.update(_all(framework.exclude, combination))
             excluded = framework.exclude[rule]
-            found.rejected.append(
-                Rejected(
-                    id=combination.id(framework.framework),
-                    because=excluded.because,
-                    source=excluded.source,
-                )
-            )
+            why = excluded.because, excluded.source
+            found.rejected.append(_rejected(framework.framework, combination, *why))
             continue
         place = (source.file, lines[combination.version])
         _add(found, framework, combination, cuda[combination.cuda], place)
@@ -194,6 +189,19 @@ def _all(rules: Iterable[Condition], combination: _Combination) -> list[int]:
     return [number for number, rule in enumerate(rules) if matches(rule, combination)]
 
 
+def _rejected(framework: str, combination: _Combination, because: str, source: str) -> Rejected:
+    return Rejected(
+        id=combination.id(framework),
+        framework=framework,
+        version=combination.version,
+        cuda=combination.cuda,
+        python=combination.python,
+        platform=Platform.parse(combination.platform),
+        because=because,
+        source=source,
+    )
+
+
 def _add(
     found: Expansion,
     framework: FrameworkFile,
@@ -205,10 +213,10 @@ def _add(
     for rule in framework.also:
         if matches(rule, combination):
             templates += rule.requirements
-    identity = combination.id(framework.framework)
     if cuda.toolkit is None and any("{cuda_toolkit}" in text for text in templates):
         because = f"the package index has no cuda-toolkit release for CUDA {cuda.version}"
-        found.rejected.append(Rejected(id=identity, because=because, source=cuda.source))
+        rejected = _rejected(framework.framework, combination, because, cuda.source)
+        found.rejected.append(rejected)
         return
     values = {
         "version": combination.version,
@@ -219,7 +227,7 @@ def _add(
     lowest = _first(framework.sm_min, combination)
     found.cells.append(
         Cell(
-            id=identity,
+            id=combination.id(framework.framework),
             framework=framework.framework,
             version=combination.version,
             cuda=combination.cuda,

@@ -65,8 +65,7 @@ class Locks:
             if cell.lock_path in self.tree:
                 self._cell(cell)
             elif cell.id in refused:
-                because, source = refused.pop(cell.id)
-                self.rejected.append(Rejected(id=cell.id, because=because, source=source))
+                self.rejected.append(_rejected(cell, *refused.pop(cell.id)))
             else:
                 self._refuse("no-lock", f"no lock for {cell.id}", cell.file, cell.line, cell)
         for name in refused:
@@ -167,3 +166,16 @@ def _misfit(cell: Cell, lock: Lock) -> str | None:
         (found == cell.version, f"the lock holds {cell.package} {found}, not {cell.version}"),
     )
     return next((message for fits, message in checks if not fits), None)
+
+
+def _rejected(cell: Cell, because: str, source: str) -> Rejected:
+    return Rejected(
+        id=cell.id,
+        framework=cell.framework,
+        version=cell.version,
+        cuda=cell.cuda,
+        python=cell.python,
+        platform=cell.platform,
+        because=because,
+        source=source,
+    )

@@ -91,6 +91,11 @@ class Rejected:
     """A combination of the axes that is no cell, the reason, and who says so."""
 
     id: str
+    framework: str
+    version: str
+    cuda: str
+    python: str
+    platform: Platform
     because: str
     source: str
 

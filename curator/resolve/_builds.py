@@ -55,13 +55,20 @@ class Combination:
             cuda = f"{cuda[:-1]}.{cuda[-1]}"
         return cls(**{**found, "cuda": cuda})
 
-    def names(self, image: Image) -> bool:
-        """Whether an image is one of these: versions are whole ones or beginnings of them."""
+    def has(self, other: Combination) -> bool:
+        """Whether another is one of these: versions are whole ones or beginnings of them."""
         asked = (self.version, self.cuda and release_of(self.cuda), self.python)
-        has = (image.version, image.label.cuda, image.python)
-        return image.framework == self.framework and all(
-            wish is None or begins(version, wish) for wish, version in zip(asked, has, strict=True)
+        whole = (other.version, other.cuda, other.python)
+        return other.framework == self.framework and all(
+            wish is None or (version is not None and begins(version, wish))
+            for wish, version in zip(asked, whole, strict=True)
         )
+
+    def names(self, image: Image) -> bool:
+        """Whether an image is one of these."""
+        cuda = image.label.cuda
+        own = {"framework": image.framework, "version": image.version, "python": image.python}
+        return self.has(Combination(**own, cuda=cuda))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -156,9 +156,16 @@ def test_an_index_that_does_not_answer_is_not_waited_for(curator: Callable[..., 
 @pytest.mark.parametrize(
     ("name", "told", "untold"),
     [
-        ("cupy-14.2.0-cuda13.0-py3.11", "built by this farm, not published: cupy-14.2.0", "  no: "),
-        ("cupy-14.2.0-cuda13.0", "built by this farm, not published: cupy-14.2.0", "  no: "),
-        ("cupy-14.2.0-cuda13.0-py3.11-arm64", "  no: ", "built by this farm"),
+        ("cupy-14.2.0-cuda13.0-py3.11", "a cell for it{}: cupy-14.2.0-cuda13.0-py3.11\n", "  no: "),
+        ("CuPy-14.2.0-CUDA13.0-py3.11", "a cell for it{}: cupy-14.2.0-cuda13.0-py3.11\n", "  no: "),
+        ("cupy-14.2.0-cuda13.0", "2 cells for it{}: cupy-14.2.0-cuda13.0-py3.11, cupy-", "  no: "),
+        ("cupy-14.2.0-cuda13.0-py3.11-arm64", "  no: no arm64 base", "this farm has"),
+        ("cupy-13", "  no: CuPy 13 looks for CUDA in a system toolkit", "arm64"),
+        ("cupy-99", "this farm has no cell for it, but of cupy: cupy-14.", "  no: "),
+        ("pytorch-2.9", "2 cells for it{}: pytorch-2.9.1-cuda12.8-py3.11, pytorch-", "  no: "),
+        ("pytorch-cuda12.8", "6 cells for it{}: pytorch-2.8.0-cuda12.8-py3.11, ", "  no: "),
+        ("pytorch-2.15", "2 cells for it{}: pytorch-2.15.0-cuda13.2-py3.11, pytorch-", "  no: "),
+        ("numba-cuda-0.30", "12 cells for it{}: numba-cuda-0.30.4-cuda12.6-py3.11, ", "  no: "),
     ],
 )
 def test_in_a_farm_a_cell_is_told_from_a_rejected_one(
@@ -171,10 +178,28 @@ def test_in_a_farm_a_cell_is_told_from_a_rejected_one(
 ) -> None:
     place = written(tmp_path / "other", [image("jax", "0.8.1", label("12.9", PYTORCH_128))])
     monkeypatch.chdir(ROOT)
-    said = curator("explain", name, "--index", place)
-    assert said.code == 0, said.err
-    assert told in said.out
-    assert untold not in said.out
+    for index, unpublished in ((place, ", not published"), ("nowhere", "")):
+        said = curator("explain", name, "--index", index)
+        assert said.code == 0, said.err
+        assert told.format(unpublished) in said.out
+        assert untold not in said.out
+        assert said.err.startswith("" if index == place else "warning: no index was read: ")
+
+
+def test_a_host_that_is_told_is_one_for_the_images_of_a_combination(
+    curator: Callable[..., Said],
+) -> None:
+    said = curator("explain", "pytorch-2.9", "--driver", "535", "--gpu", "A100")
+    assert "\n  on A100 (sm_80) with driver 535 (x86_64):\n" in said.out
+    assert "\n    yes: pytorch:2.9.1-cuda12.8-py3.12: driver 535 >= 525.60.13" in said.out
+    assert "\n    no: pytorch:2.9.1-cuda13.0-py3.12: " in said.out
+    assert "sm_80" not in curator("explain", "pytorch-2.9").out
+    none = curator("explain", "pytorch-1.13", *ON)
+    assert "no image of this to be judged on A100 (sm_80) with driver 580.95.05" in none.out
+    assert curator("explain", "pytorch-2.9", "--gpu", "no such").code == 2
+    data = curator("explain", "pytorch-2.9", *ON, "--json").data
+    assert [found["says"] for found in data["judged"]] == ["yes", "yes"]
+    assert data["host"]["driver"] == "580.95.05"
 
 
 def test_text_of_an_index_stays_on_its_line(curator: Callable[..., Said], tmp_path: Path) -> None:
