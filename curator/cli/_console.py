@@ -124,7 +124,7 @@ class Console:
     def warn(self, code: str, text: str) -> None:
         """Say what an answer lacks, on stderr and in the envelope."""
         self._warnings.append(Diagnostic(code=code, message=text, severity="warning"))
-        self._tell(self._warnings[-1], "yellow")
+        self._tell(self._warnings[-1])
 
     def answer(self, text: str, data: object, *, status: str = "ok") -> None:
         """Print the answer on stdout: text for people, or the envelope with `data`."""
@@ -143,11 +143,12 @@ class Console:
         if self.json:
             self._envelope("error", None, findings)
         for finding in findings:
-            self._tell(finding, "red")
+            self._tell(finding)
 
-    def _tell(self, finding: Diagnostic, colour: str) -> None:
+    def _tell(self, finding: Diagnostic) -> None:
         mark = f"{finding.severity}:"
         if self._is_coloured(sys.stderr):
+            colour = "red" if finding.severity == "error" else "yellow"
             mark = click.style(mark, fg=colour, bold=True)
         click.echo(f"{mark} {printable_lines(str(finding))}", err=True, color=True)
 

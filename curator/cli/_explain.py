@@ -16,7 +16,7 @@ from curator.cli._pull import (
     index_options,
     is_host_told,
 )
-from curator.errors import CuratorError, Diagnostic, InputError
+from curator.errors import CuratorError, Diagnostic, InputError, TemporaryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,12 +52,23 @@ def explain(console: Console, name: str, **given: Any) -> None:  # noqa: ANN401 
     host = host_of(given) if is_host_told(given) else None
     found = about(console, name, catalogue, known, host)
     if found is None:
-        hint = "name it as tensorflow-1.8-cuda9.2, pytorch:2.9, an image's id, or a code"
-        message = f"nothing is known of {name!r}"
-        raise failure or InputError(Diagnostic(code="unknown", message=message, hint=hint))
+        raise _unknown(name, failure)
     if failure is not None:
         console.warn("no-index", f"no index was read: {failure}")
     console.lines(*found)
+
+
+def _unknown(name: str, failure: CuratorError | None) -> CuratorError:
+    """Return the error for a name that nobody knows; a later try may read the index that does."""
+    message = f"nothing is known of {name!r}"
+    if isinstance(failure, TemporaryError):
+        return TemporaryError(f"{message}, and no index was read: {failure}")
+    hint = "name it as tensorflow-1.8-cuda9.2, pytorch:2.9, an image's id, or a code"
+    unknown = Diagnostic(code="unknown", message=message, hint=hint)
+    if failure is None:
+        return InputError(unknown)
+    unread = f"no index was read: {failure}"
+    return InputError(unknown, Diagnostic(code="no-index", message=unread, severity="warning"))
 
 
 def _published(

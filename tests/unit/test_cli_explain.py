@@ -144,13 +144,22 @@ def test_what_ships_with_the_package_needs_no_index(
     document = json.loads(curator("explain", "pytorch", "--index", place, "--json").out)
     assert [item["code"] for item in document["diagnostics"]] == ["no-index"]
     assert document["data"]["published"] is None
-    assert curator("explain", "what-is-this", "--index", place).code == 1
+    unknown = curator("explain", "what-is-this", "--index", place)
+    assert unknown.code == 2
+    first, second = unknown.err.splitlines()
+    assert first.startswith("error: nothing is known of 'what-is-this' (name it as ")
+    assert second.startswith("warning: no index was read: ")
+    document = json.loads(curator("explain", "what-is-this", "--index", place, "--json").out)
+    assert [item["code"] for item in document["diagnostics"]] == ["unknown", "no-index"]
 
 
 def test_an_index_that_does_not_answer_is_not_waited_for(curator: Callable[..., Said]) -> None:
     said = curator("explain", "pytorch", "--index", "http://127.0.0.1:1/x")
     assert (said.code, "for CUDA 12.6" in said.out) == (0, True)
     assert "warning: no index was read: http://127.0.0.1:1/x" in said.err
+    unknown = curator("explain", "what-is-this", "--index", "http://127.0.0.1:1/x")
+    assert unknown.code == 75
+    assert "nothing is known of 'what-is-this', and no index was read: http://127" in unknown.err
 
 
 @pytest.mark.parametrize(
