@@ -7,9 +7,11 @@ import doctest
 import pytest
 from packaging.specifiers import SpecifierSet
 
+from curator import matrix, settings
 from curator.facts import facts
 from curator.resolve import Combination, _builds, claims
 from tests.images import PYTORCH_128, image, label
+from tests.machines import ROOT
 
 KNOWN = facts()
 
@@ -57,6 +59,8 @@ def test_a_release_is_for_some_cuda_and_not_for_others(asked: str, says: str, te
         ("pytorch-2.9.1-cuda12.8-py3.13.1", "yes"),
         ("pytorch-2.9.1-cuda12.8-py3", "yes"),
         ("pytorch-2.9.1-cuda12.8-py2", "no"),
+        ("pytorch-2.5.1-cuda12.4-py3.13", "yes"),
+        ("pytorch-2.5.1-cuda12.4-py3.14", "no"),
     ],
 )
 def test_a_release_is_for_some_pythons(asked: str, says: str) -> None:
@@ -99,6 +103,16 @@ def test_where_no_release_has_it_each_says_so() -> None:
 @pytest.mark.parametrize("asked", ["tensorflow-2.22", "pytorch-3", "jax-1.0-cuda13.0", "caffe"])
 def test_of_what_no_document_was_read_nothing_is_known(asked: str) -> None:
     assert told(asked) == []
+
+
+def test_no_cell_that_has_a_lock_is_said_not_to_be_built() -> None:
+    cells = matrix.load(settings.read_tree(ROOT)).cells
+    assert len(cells) > 100
+    for cell in cells:
+        asked = Combination(
+            framework=cell.framework, version=cell.version, cuda=cell.cuda, python=cell.python
+        )
+        assert {claim.says for claim in claims(asked, KNOWN)} <= {"yes"}, cell.id
 
 
 def test_every_fact_is_of_a_range_with_both_ends() -> None:
