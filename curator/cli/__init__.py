@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from curator.cli._console import Console, Interrupted, abandon
+from curator.cli._console import Console, Group, Interrupted, abandon
 from curator.cli._doctor import doctor
 from curator.cli._engine import engine
 from curator.cli._explain import explain
@@ -30,34 +29,11 @@ from curator.cli._smoke import probe, smoke
 from curator.errors import CuratorError, Diagnostic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-
-class _Group(click.Group):
-    """A group whose broken pipes are told from failures: click ends with 1 for both."""
-
-    def make_context(self, *arguments: Any, **options: Any) -> click.Context:  # noqa: ANN401 - click's
-        """Parse, which may print help."""
-        with _answering():
-            return super().make_context(*arguments, **options)
-
-    def invoke(self, context: click.Context) -> object:
-        """Call the verb."""
-        with _answering():
-            return super().invoke(context)
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError as error:
-        abandon(sys.stdout)
-        raise Interrupted(128 + signal.SIGPIPE) from error
+    from collections.abc import Sequence
 
 
 @click.group(
-    cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.option(
     "-C",

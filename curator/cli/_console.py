@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import os
+import signal
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 STORE_HELP = "Where the index is: a directory, https://ACCOUNT.blob..., or azure:CONTAINER."
 
-Verb = TypeVar("Verb", bound="Callable[..., Any]")
+Call = TypeVar("Call", bound="Callable[..., Any]")
 
 
 class Interrupted(Exception):  # noqa: N818 - a fact about the process, not an error
@@ -138,10 +139,13 @@ class Console:
         self.answer("\n".join(map(printable, lines)), data, status=status)
 
     def fail(self, diagnostics: Iterable[Diagnostic]) -> None:
-        """Print what is wrong."""
+        """Print what is wrong; that this cannot be written either is told after it."""
         findings = tuple(diagnostics)
         if self.json:
-            self._envelope("error", None, findings)
+            try:
+                self._envelope("error", None, findings)
+            except HostError as error:
+                findings += error.diagnostics
         for finding in findings:
             self._tell(finding)
 
@@ -174,8 +178,49 @@ class Console:
             raise
         except OSError as error:
             self.json = False  # what is wrong is said on stderr alone
-            abandon(sys.stdout)
-            raise HostError(f"the answer cannot be written: {error.strerror}") from error
+            raise _unwritable(error) from error
+
+
+class Verb(click.Command):
+    """A verb whose help is an answer, too: click prints it while it parses."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:  # noqa: ANN401 - click's
+        """Parse, which may print help.
+
+        Raises:
+            HostError: stdout takes no more.
+        """
+        try:
+            with _answering():
+                return super().make_context(*arguments, **options)
+        except OSError as error:
+            raise _unwritable(error) from error
+
+
+class Group(Verb, click.Group):
+    """Verbs whose broken pipes are told from failures: click ends with 1 for both."""
+
+    command_class = Verb
+
+    def invoke(self, context: click.Context) -> object:
+        """Call the verb."""
+        with _answering():
+            return super().invoke(context)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Stop where whoever reads the answer left."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        abandon(sys.stdout)
+        raise Interrupted(128 + signal.SIGPIPE) from error
+
+
+def _unwritable(error: OSError) -> HostError:
+    abandon(sys.stdout)
+    return HostError(f"the answer cannot be written: {error.strerror}")
 
 
 def abandon(*streams: TextIO) -> None:
@@ -208,7 +253,7 @@ def located(store: str | None) -> str | None:
     return settings.located(store, Path.cwd()) if store else None
 
 
-def verb(function: Verb) -> Verb:
+def verb(function: Call) -> Call:
     """Give a verb the console, and let `--json` stand after the verb too."""
 
     @click.option("--json", "json_here", is_flag=True, help="Answer with one JSON document.")

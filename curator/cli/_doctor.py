@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from curator.cli._console import STORE_HELP, Console, located, verb
+from curator.cli._console import STORE_HELP, Console, Verb, located, verb
 from curator.errors import InputError, printable
 from curator.settings import Overrides, cache_directory, resolve
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": None}
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.option("--registry", metavar="HOST[/PREFIX]", help="Where images are published.")
 @click.option("--store", metavar="PLACE", help=STORE_HELP)
 @verb

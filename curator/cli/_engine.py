@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from curator.cli._console import Console, verb
+from curator.cli._console import Console, Group, verb
 from curator.settings import cache_directory
 
 if TYPE_CHECKING:
     from curator.provision import Status
 
 
-@click.group()
+@click.group(cls=Group)
 def engine() -> None:
     """Start, stop or look at the docker engine and registry that the farm uses here."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from curator.cli._console import Console, verb
+from curator.cli._console import Console, Verb, verb
 from curator.cli._pull import (
     catalogue_of,
     described,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PATIENCE_S: Final = 5.0
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("name")
 @host_options
 @index_options

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from curator import settings
-from curator.cli._console import Console, verb, writing
+from curator.cli._console import Console, Verb, verb, writing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from curator.matrix import Matrix
 
 
-@click.command()
+@click.command(cls=Verb)
 @verb
 def validate(console: Console) -> None:
     """Check matrix, locks and templates; every finding at once, with its position."""
@@ -32,7 +32,7 @@ def validate(console: Console) -> None:
     console.answer(text, {"cells": len(loaded.cells), "rejected": len(loaded.rejected)})
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("selectors", nargs=-1)
 @click.option("--rejected", is_flag=True, help="Show the combinations that are no cells, and why.")
 @click.option("--emit", type=click.Choice(["ids", "github", "bake"]), default="ids")
@@ -72,7 +72,7 @@ def _print_rejected(console: Console, loaded: Matrix, selectors: tuple[str, ...]
     console.answer("\n".join(lines), [item.to_json() for item in items])
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("selectors", nargs=-1)
 @click.option("--bases", is_flag=True, help="Make the bases again and record what they hold.")
 @click.option("--cut-off", metavar="TIME", help="Ignore releases after this RFC 3339 time.")

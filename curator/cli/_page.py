@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from curator.cli._console import Console, verb
+from curator.cli._console import Console, Verb, verb
 from curator.cli._pull import catalogue_of, index_options, opened, place_of
 from curator.errors import CuratorError, HostError, RefusedError
 
@@ -24,7 +24,7 @@ DOCUMENT: Final = re.compile(r"v1(/[A-Za-z0-9][A-Za-z0-9._+-]{0,250}){1,4}\.(jso
 NAMED: Final = re.compile(r"v1/[a-z]+/[0-9a-f]{64}\.json")
 
 
-@click.command()
+@click.command(cls=Verb)
 @index_options
 @click.option(
     "-o",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from curator import settings
-from curator.cli._console import STORE_HELP, Console, located, verb
+from curator.cli._console import STORE_HELP, Console, Verb, located, verb
 from curator.errors import CuratorError, Diagnostic, InputError, IntegrityError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from curator.smoke import SmokeReport
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument(
     "reports", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from curator.cli._console import STORE_HELP, Console, located, verb
+from curator.cli._console import STORE_HELP, Console, Group, Verb, located, verb
 from curator.errors import Diagnostic, EmptySelectionError, InputError
 from curator.settings import Overrides, resolve
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from curator.settings import Settings
 
 
-@click.group()
+@click.group(cls=Group)
 def index() -> None:
     """Look at the published documents."""
 
@@ -250,7 +250,7 @@ def rebuild(console: Console, *, store: str | None, to: str, registry: str | Non
         raise SystemExit(1)
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.option("--repair", is_flag=True, help="Mend what can be mended; deletes nothing.")
 @click.option("--store", metavar="PLACE", help=STORE_HELP)
 @click.option("--registry", metavar="HOST[/PREFIX]", help="Where images are published.")

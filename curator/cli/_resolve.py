@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from curator.cli._console import Console, verb
+from curator.cli._console import Console, Verb, verb
 from curator.cli._pull import (
     catalogue_of,
     described,
@@ -29,7 +29,7 @@ KINDS: Final = ("docker", "compose", "devcontainer", "k8s", "azureml", "dockerfi
 MOST: Final = 20
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.option("--framework", metavar="NAME", help="pytorch, tensorflow, jax, cupy, ...")
 @click.option("--version", metavar="VERSION", help="Of the framework: 2.9, '>=2.6,<2.9'.")
 @click.option("--cuda", metavar="VERSION", help="12, 12.8, '>=12.4'.")

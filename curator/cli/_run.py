@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from curator import settings
-from curator.cli._console import STORE_HELP, Console, Interrupted, located, verb, writing
+from curator.cli._console import STORE_HELP, Console, Interrupted, Verb, located, verb, writing
 from curator.errors import Diagnostic, InputError
 from curator.settings import Overrides
 
@@ -41,7 +41,7 @@ def _where(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("selectors", nargs=-1)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
 @click.option("--check", is_flag=True, help="Exit with 1 if there is anything to do.")
@@ -106,7 +106,7 @@ def _line(console: Console, symbol: str, text: str) -> str:
     return f"  {console.styled(symbol, SYMBOL_COLOURS[symbol])} {text}"
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("cell")
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
 @verb
@@ -129,7 +129,7 @@ def render(console: Console, cell: str, *, output: Path | None) -> None:
     console.answer(str(output) if output else made.dockerfile.rstrip("\n"), data)
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("selectors", nargs=-1)
 @click.option("-j", "--jobs", type=click.IntRange(1), help="How many cells at once.")
 @click.option("-x", "--exitfirst", is_flag=True, help="Stop at the first failure.")
@@ -152,7 +152,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     job.report(results)
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("selectors", nargs=-1)
 @click.option("-j", "--jobs", type=click.IntRange(1), help="How many cells at once.")
 @verb

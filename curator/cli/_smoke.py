@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from curator import settings
-from curator.cli._console import Console, verb, writing
+from curator.cli._console import Console, Verb, verb, writing
 from curator.errors import Diagnostic, InputError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ EXIT_CODES = {"pass": 0, "fail": 1, "not-run": 75, "bad-host": 75}
 MARKS = {"pass": "ok", "fail": "FAIL", "not-run": "-"}
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("subjects", nargs=-1, metavar="IMAGE@DIGEST")
 @click.option("--cell", metavar="ID", help="Test it as this cell: contents, label and GPU.")
 @click.option("--framework", metavar="NAME", help="Test that this framework computes right in it.")
@@ -184,7 +184,7 @@ def _lines(report: SmokeReport) -> list[str]:
     return [*(line.rstrip() for line in lines), *blamed, verdict]
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("cell", metavar="CELL|driver")
 @click.option("--nonce", default="report", show_default=True, help="What marks the report's line.")
 @verb

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
+FULL = "error: the answer cannot be written: No space left on device"
+
+
 @dataclass(frozen=True)
 class Said:
     """How a call of the command line ended."""
@@ -192,11 +195,20 @@ def test_a_reader_that_leaves_ends_us_as_it_ends_git(tmp_path: Path) -> None:
     assert (first.returncode, first.stdout) == (0, "demo-1.0-cuda12.8-py3.11\n")
 
 
-@pytest.mark.parametrize("verb", ["matrix", "plan --json"])
+@pytest.mark.parametrize(
+    "verb", ["matrix", "plan --json", "--help", "--version", "index --help", "plan -h"]
+)
 def test_an_answer_that_cannot_be_written_is_an_error(verb: str, tmp_path: Path) -> None:
     done = ended(*verb.split(), redirect=">/dev/full", root=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "error: the answer cannot be written: No space left on device\n"
+    assert done.stderr == f"{FULL}\n"
+
+
+def test_an_error_that_cannot_be_written_as_json_is_told(tmp_path: Path) -> None:
+    done = ended("plan", "nothing", "--json", redirect=">/dev/full", root=tmp_path)
+    assert done.returncode == 3
+    first, second = done.stderr.splitlines()
+    assert (first.startswith("error: no cell matches 'nothing'"), second) == (True, FULL)
 
 
 @pytest.mark.parametrize("verb", ["plan -o /nope/x", "render demo-2.0-cuda12.8-py3.11 -o /proc/x"])
