@@ -2,6 +2,7 @@
 
 - The driver's management library (NVML) is asked first, `nvidia-smi` where it is not to be had.
 - No library and no `nvidia-smi` means no GPU; one that is there and fails is an error that says so.
+- A host that has no GPU has none for any image, whatever its driver: then no driver is told.
 - What a driver cannot tell (`[N/A]`, `[GPU is lost]`) is not known; without a driver's version
   nothing is.
 - `CURATOR_OVERRIDE_DRIVER`, `CURATOR_OVERRIDE_GPU` (names with commas between, or `none`) and
@@ -51,10 +52,12 @@ def this_host(environ: Mapping[str, str]) -> Host:
     gpus = _read("CURATOR_OVERRIDE_GPU", chosen, _gpus)
     named = _read("CURATOR_OVERRIDE_ARCH", chosen, architecture)
     found = Host() if number is not None and gpus is not None else driver_and_gpus()
+    told = found.gpus if gpus is None else gpus
+    has_none = not told and (gpus is not None or found.driver is not None)
     return replace(
         found,
-        driver=found.driver if number is None else number,
-        gpus=found.gpus if gpus is None else gpus,
+        driver=None if has_none else number or found.driver,
+        gpus=told,
         architecture=named or (architecture_of(gpus) if gpus else os.uname().machine),
         docker=None if chosen else _docker(),
     )

@@ -229,6 +229,18 @@ def test_the_architecture_is_that_of_the_gpus_or_the_one_told(
     assert said.data["host"]["architecture"] == architecture
 
 
+def test_a_host_without_a_gpu_has_none_whatever_its_driver(
+    curator: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CURATOR_OVERRIDE_GPU", "none")
+    monkeypatch.setenv("CURATOR_OVERRIDE_DRIVER", "580")
+    said = curator("resolve", "--framework", "pytorch")
+    assert said.code == 4
+    assert "Nothing is known to run on a host of which no NVIDIA GPU is known" in said.out
+    assert "perhaps" not in said.out
+    assert "and an NVIDIA GPU\n" in said.out
+
+
 def test_an_index_that_was_read_is_read_again_offline(
     curator: Callable[..., Said], tmp_path: Path
 ) -> None:

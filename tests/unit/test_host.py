@@ -220,8 +220,17 @@ def test_a_lost_gpu_keeps_its_place(with_driver: Machine) -> None:
     assert [gpu.sm for gpu in found.gpus] == [None, "8.9"]
 
 
-def test_a_driver_without_gpus_is_a_driver(with_driver: Machine) -> None:
-    assert with_driver.look() == Host(driver="580.95.05", architecture=HERE)
+def test_a_driver_without_gpus_makes_a_host_without(with_driver: Machine) -> None:
+    none = Host(architecture=HERE)
+    assert with_driver.look() == none
+    assert with_driver.look(CURATOR_OVERRIDE_DRIVER="580") == none
+    chosen = {"CURATOR_OVERRIDE_GPU": "none", "CURATOR_OVERRIDE_DRIVER": "580"}
+    assert with_driver.look(NVML_GPUS=MIXED, **chosen) == none
+
+
+def test_an_override_of_the_driver_alone_tells_no_gpu(machine: Machine) -> None:
+    found = machine.look(CURATOR_OVERRIDE_DRIVER="580")
+    assert found == Host(driver="580", architecture=HERE)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +282,8 @@ def test_overrides_describe_another_machine(with_driver: Machine) -> None:
     )
     partly = with_driver.look(NVML_GPUS=MIXED, CURATOR_OVERRIDE_DRIVER="470.57.02")
     assert (partly.driver, len(partly.gpus)) == ("470.57.02", 2)
-    assert with_driver.look(NVML_GPUS=MIXED, CURATOR_OVERRIDE_GPU="none").gpus == ()
+    none = with_driver.look(NVML_GPUS=MIXED, CURATOR_OVERRIDE_GPU="none")
+    assert (none.driver, none.gpus) == (None, ())
 
 
 @pytest.mark.parametrize(
