@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +26,7 @@ from tests.unit.test_cli import Said
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+README = Path(__file__).parents[2] / "README.md"
 SMI = "name, driver_version, compute_cap\nNVIDIA A100-SXM4-80GB, 535.104.05, 8.0\n"
 
 
@@ -85,6 +89,35 @@ def test_a_registry_with_a_command_in_it_is_never_printed(
     said = curator(*verb.split(), "--driver", "580.95.05", "--gpu", "A100")
     assert registry not in said.out
     assert "registry" in said.err
+
+
+def test_the_readme_shows_what_is_printed(curator: Callable[..., Said], tmp_path: Path) -> None:
+    kernels = ("7.5", "8.0", "9.0", "10.0", "12.0")
+    passed = ran("H200", "580.159.04", at="2026-11-23T10:00:00Z")
+    tested = replace(passed, gpu="NVIDIA H100 80GB HBM3")
+    images = [
+        image(
+            "cupy",
+            "14.2.0",
+            label(cuda, kernels),
+            python=python,
+            tags=(f"14.2.0-cuda{cuda}-py{python}-{key}",),
+            tests=tests,
+        )
+        for cuda, python, key, tests in (
+            ("12.9", "3.13", "2b39817cd016", ()),
+            ("13.0", "3.11", "2d21b7292743", (tested,)),
+            ("13.3", "3.13", "000000000000", ()),
+        )
+    ]
+    place = written(tmp_path / "shown", images)
+    shown = README.read_text().partition("$ curator resolve ")[2].partition("```")[0]
+    examples = shown.split("$ curator resolve ")
+    assert len(examples) == 2
+    for example in examples:
+        command, _, answer = example.partition("\n")
+        said = curator("resolve", *shlex.split(command), "--index", place)
+        assert re.sub(r"(@sha256:[0-9a-f]{8})[0-9a-f]{56}", r"\1...", said.out) == answer
 
 
 def test_without_a_framework_each_has_its_best(curator: Callable[..., Said]) -> None:
