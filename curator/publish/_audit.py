@@ -4,13 +4,15 @@
   `drift-…`. An immutable tag that differs is an alarm: its entry is quarantined, and the tag is
   left as it is.
 - An image that is gone is copied again if staging still has it.
+- Where the head names a generation that the chain lost, what is left of the index is no truth any
+  more, and nothing is mended.
 - Nothing is ever deleted, and a second repair changes nothing.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -92,6 +94,9 @@ def _look(target: Target) -> Checked:
             checked.findings += findings
     checked.findings += _stale_files(checked, target)
     checked.findings += _stale_pages(target)
+    if any(finding.code == "mixed" for finding in checked.findings):
+        # The index is older than what was published: what differs from it may be right.
+        checked.findings = [replace(finding, repairable=False) for finding in checked.findings]
     return checked
 
 

@@ -283,6 +283,20 @@ def test_a_publish_meanwhile_is_no_finding(
     assert look(farm.target(LATER, store=Busy(farm.documents, farm.fuse))) == ()
 
 
+def test_where_the_chain_lost_what_the_head_names_nothing_is_mended(
+    farm: Farm, change: Change
+) -> None:
+    assert change
+    farm.publish(farm.change("14.3.0"))
+    store_file(farm, generation_path(2)).unlink()
+    farm.fuse.writes.clear()
+    found = audited(farm, repair=True)
+    assert {"mixed", "derived"} <= set(codes(found))
+    assert found == replace(audited(farm), left=found.findings)
+    assert not any(finding.repairable for finding in found.findings)
+    assert farm.fuse.writes == []
+
+
 def test_tags_that_nobody_published_are_said_and_left(farm: Farm, change: Change) -> None:
     assert change
     farm.images.tag(stranger(farm), "latest")
