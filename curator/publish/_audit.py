@@ -20,7 +20,7 @@ from curator.errors import IntegrityError, RefusedError
 from curator.index import Status, following, group_of, read_index
 from curator.oci import Manifest, hex_of, sha256
 from curator.policy import TAGGED, repository
-from curator.publish._check import Checked, Finding, check_store, standing
+from curator.publish._check import Checked, Finding, looked_at, standing
 from curator.publish._commit import amend
 from curator.publish._files import derived_files
 from curator.publish._finish import Wanted, finished, recent_changes, start_over
@@ -77,7 +77,7 @@ def _looked(target: Target) -> Checked:
 
 
 def _look(target: Target) -> Checked:
-    checked = check_store(target.store, target.now)
+    checked = looked_at(target.store, target.now)
     index = checked.index
     if index is None:
         return checked

@@ -81,7 +81,7 @@ def check_store(
 
     `keys` are the ones to trust; without any, those that the store's own configuration names.
     """
-    return standing(store, lambda: _checked(store, now, keys, threshold))
+    return standing(store, lambda: looked_at(store, now, keys, threshold))
 
 
 def standing(store: Store, look: Callable[[], Checked]) -> Checked:
@@ -114,7 +114,10 @@ def _bytes(store: Store, path: str) -> bytes | None:
     return blob.data if blob else None
 
 
-def _checked(store: Store, now: str, keys: Sequence[SigningKey], threshold: int) -> Checked:
+def looked_at(
+    store: Store, now: str, keys: Sequence[SigningKey] = (), threshold: int = 1
+) -> Checked:
+    """Check what `check_store` checks in one look, in which what is in flux is a finding."""
     checked = Checked()
     checked.tip = _chain(store, checked)
     if checked.tip is None:
