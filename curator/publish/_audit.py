@@ -26,7 +26,7 @@ from curator.publish._files import derived_files
 from curator.publish._finish import Wanted, finished, recent_changes, start_over
 from curator.publish._head import mend_config, move_head, require_writer
 from curator.publish._sign import is_signed, sign_image
-from curator.publish._site import SITE_PATH, mend_site, stale_pages
+from curator.publish._site import SITE_PATH, has_page, mend_site, stale_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -223,7 +223,8 @@ def _mend(found: Checked, target: Target) -> tuple[str, ...]:
         start_over(target)
     # What cannot be done is a finding of the look that follows.
     written += finished(target).written
-    if any(finding.repairable for finding in _stale_pages(target)):
+    # A page that only lags is no finding, and what was just written made it lag.
+    if index is not None and has_page(target.store):
         written += mend_site(target.store)
     return tuple(written)
 

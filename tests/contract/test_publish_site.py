@@ -159,12 +159,39 @@ def test_what_was_damaged_is_found_and_mended(farm: Farm, store: DirectoryStore)
     assert audit(target).findings == ()
 
 
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_page_that_lost_its_note_is_found_and_mended(
+    farm: Farm, store: DirectoryStore, *, is_whole: bool
+) -> None:
+    farm.publish(farm.change(), now=now())
+    write_site(store)
+    root, target = farm.root / "store", farm.target(LATER)
+    page = (root / "index.html").read_bytes()
+    (root / "v1/page.json").unlink()
+    if not is_whole:
+        (root / "index.html").write_bytes(b"defaced")
+    assert [(found.code, found.repairable) for found in audit(target).findings] == [("page", True)]
+    assert audit(target, repair=True).left == ()
+    assert (root / "index.html").read_bytes() == page
+    assert audit(target).findings == ()
+
+
+def test_a_page_of_another_chain_is_found(farm: Farm, store: DirectoryStore) -> None:
+    farm.publish(farm.change(), now=now())
+    write_site(store)
+    path = farm.root / "store/v1/page.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "sha256": "sha256:" + "0" * 64}))
+    (farm.root / "store/index.html").write_bytes(b"of a state that is lost")
+    assert [found.code for found in audit(farm.target(LATER)).findings] == ["page"]
+    assert audit(farm.target(LATER), repair=True).left == ()
+
+
 def test_a_recovery_brings_the_page_up(farm: Farm, store: DirectoryStore) -> None:
     farm.publish(farm.change(), now=now())
     assert "index.html" in farm.recover()
     assert farm.recover() == ()
     farm.publish(farm.change("14.3.0"), now=now())
-    assert [finding.code for finding in audit(farm.target()).findings] == ["page"]
+    assert audit(farm.target()).findings == ()
     assert "index.html" in farm.recover()
     assert b"14.3.0" in page_of(store)
     assert audit(farm.target()).findings == ()
