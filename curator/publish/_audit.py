@@ -17,14 +17,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from curator.errors import IntegrityError, RefusedError
-from curator.index import Status, following, group_of, read_index
+from curator.index import CONFIG_PATH, Status, following, group_of, read_index
 from curator.oci import Manifest, hex_of, sha256
 from curator.policy import TAGGED, repository
-from curator.publish._check import Checked, Finding, looked_at, standing
+from curator.publish._check import Checked, Finding, earlier_config, looked_at, standing
 from curator.publish._commit import amend
 from curator.publish._files import derived_files
 from curator.publish._finish import Wanted, finished, recent_changes, start_over
-from curator.publish._head import mend_config, move_head, require_writer
+from curator.publish._head import forward, mend_config, move_head, require_keys, require_writer
 from curator.publish._sign import is_signed, sign_image
 from curator.publish._site import SITE_PATH, has_page, mend_site, stale_pages
 
@@ -231,9 +231,23 @@ def _mend(found: Checked, target: Target) -> tuple[str, ...]:
 
 def _mend_head(tip: Tip, target: Target) -> list[str]:
     """Mend what readers are led by, if this publisher may: before that nothing is written."""
-    written = mend_config(target, tip)
+    written = [*_mend_registry(target), *mend_config(target, tip)]
     require_writer(target, tip)
     return [*written, *move_head(tip, target)]
+
+
+def _mend_registry(target: Target) -> list[str]:
+    """Name our registry in a configuration that names one which engines do not take."""
+
+    def named(data: bytes | None) -> bytes | None:
+        earlier = earlier_config(data) if data is not None else None
+        if earlier is None:
+            return None
+        config = earlier.renamed(str(target.place))
+        require_keys(config, target)
+        return config.data
+
+    return forward(target.store, CONFIG_PATH, named)
 
 
 def _mend_image(entry: Entry, found: Checked, target: Target) -> list[str]:

@@ -6,6 +6,7 @@ cannot be mended in place, and is made again by `rebuild`.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,9 +14,11 @@ from curator.errors import CuratorError, Diagnostic, InputError, IntegrityError
 from curator.index import (
     CONFIG_PATH,
     HEAD_PATH,
+    Config,
     evidence_path,
     generation_path,
     group_path,
+    parse,
     parse_group,
     parse_head,
     parse_shard,
@@ -32,7 +35,7 @@ from curator.sign import verify_head
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from curator.index import Config, Entry, Index, SigningKey, Tip
+    from curator.index import Entry, Index, SigningKey, Tip
     from curator.oci import Digest
     from curator.ports import Store
 
@@ -56,6 +59,16 @@ class Finding:
             "message": self.message,
             "repairable": self.repairable,
         }
+
+
+class EarlierConfig(Config):
+    """A configuration of before registries were held to what engines take."""
+
+    registry: str
+
+    def renamed(self, registry: str) -> Config:
+        """Return the same configuration with a registry that engines take."""
+        return parse(Config, self.model_copy(update={"registry": registry}).data, CONFIG_PATH)
 
 
 @dataclass(slots=True)
@@ -167,9 +180,20 @@ def _config(store: Store, tip: Tip, checked: Checked) -> Config | None:
         if not lost:
             return own_config(data, tip)
     except IntegrityError as error:
-        checked.note("config", CONFIG_PATH, error)
+        is_earlier = data is not None and earlier_config(data) is not None
+        checked.note("config", CONFIG_PATH, error, repairable=is_earlier)
     else:
         checked.note("config", CONFIG_PATH, lost, repairable=True)
+    return None
+
+
+def earlier_config(data: bytes) -> EarlierConfig | None:
+    """Return a configuration of which nothing but the registry is refused."""
+    with suppress(IntegrityError):
+        parse(Config, data, CONFIG_PATH)
+        return None
+    with suppress(IntegrityError):
+        return parse(EarlierConfig, data, CONFIG_PATH)
     return None
 
 
