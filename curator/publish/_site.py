@@ -62,27 +62,23 @@ def read_catalogue(store: Store) -> Catalogue | None:
 
 
 def write_site(store: Store) -> tuple[str, ...]:
-    """Write the files of the page that changed since it was written; return their paths."""
-    before = _written(store)
-    return _bring_up(store, before, before.files if _is_of_chain(before, store) else {})
+    """Bring the page to the newest state by difference; return the paths of what changed.
+
+    A few small reads where it is of that state. That it fails is said, and fails nothing.
+    """
+    try:
+        tip, before = read_tip(store), _written(store)
+        if tip is None or before.sha256 == tip.sha256:
+            return ()
+        return _bring_up(store, before, before.files if _is_of_chain(before, store) else {})
+    except CuratorError as error:
+        log.warning("the page was not written: %s (`curator page --publish` writes it)", error)
+        return ()
 
 
 def mend_site(store: Store) -> tuple[str, ...]:
     """Write the files of the page that are not what they should be; return their paths."""
     return _bring_up(store, _written(store), {})
-
-
-def catch_up(store: Store) -> tuple[str, ...]:
-    """Write the page if it is not of the newest state; that it fails is said, and fails nothing.
-
-    A few small reads where there is nothing to do.
-    """
-    try:
-        tip = read_tip(store)
-        return write_site(store) if tip and _written(store).sha256 != tip.sha256 else ()
-    except CuratorError as error:
-        log.warning("the page was not written: %s (`curator page --publish` writes it)", error)
-        return ()
 
 
 def has_page(store: Store) -> bool:

@@ -67,6 +67,35 @@ def test_what_a_killed_writer_left_is_written_again(farm: Farm, store: Directory
     assert json.loads((root / "v1/page.json").read_bytes())["generation"] == 1
 
 
+def test_where_nothing_was_published_the_index_is_not_read(
+    farm: Farm, store: DirectoryStore
+) -> None:
+    farm.publish(farm.change(), now=now())
+    write_site(store)
+
+    @dataclass
+    class Counted(FusedStore):
+        reads: int = 0
+
+        def read(self, path: str) -> Blob | None:
+            self.reads += 1
+            return self.inner.read(path)
+
+    counted = Counted(store, farm.fuse)
+    assert write_site(counted) == ()
+    assert counted.reads < 6
+
+
+def test_a_page_that_cannot_be_made_is_said_and_fails_nothing(
+    farm: Farm, store: DirectoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    farm.publish(farm.change(), now=now())
+    (path,) = (farm.root / "store/v1/shard").iterdir()
+    path.unlink()
+    assert write_site(store) == ()
+    assert "the page was not written: v1/shard/" in caplog.text
+
+
 @dataclass
 class Overtaken(FusedStore):
     """A store in which something happens once, when a file is looked at."""
@@ -133,7 +162,8 @@ def test_a_page_that_a_store_was_set_back_beneath_is_written(
     farm.publish(farm.change(), now=now())
     write_site(store)
     path = farm.root / "store/v1/page.json"
-    path.write_text(json.dumps({**json.loads(path.read_bytes()), "generation": 99}))
+    lost = {"generation": 99, "sha256": "sha256:" + "0" * 64}
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **lost}))
     (farm.root / "store/index.html").write_bytes(b"of a state that is lost")
     assert write_site(store) == ("index.html",)
     assert json.loads(path.read_bytes())["generation"] == 1
