@@ -14,12 +14,14 @@ was overtaken, leaves one that never counted.
   whether it was committed or not. It is taken if it has no rival, and no chain ends before it.
 - A record in doubt whose tags are not there was not committed, or its publisher died between commit
   and tags: it is left out, and said to be. So is whatever else cannot be made again.
+- What a signed index is made into without its keys is not signed by them: that is said as well.
 - Records stay behind: the new store begins a history of its own.
 """
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -27,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 from curator.errors import IntegrityError, RefusedError
 from curator.index import (
+    HEAD_PATH,
     MAX_DOCUMENT_BYTES,
     Entry,
     Index,
@@ -36,6 +39,8 @@ from curator.index import (
     following,
     group_of,
     parse,
+    parse_head,
+    read_config,
     read_index,
     read_tip,
 )
@@ -88,6 +93,7 @@ def rebuild(source: Store, target: Target) -> Rebuilt:
     for path, data in evidence.items():
         if sha256(data) not in records:
             add_named(target.store, path, data)
+    left_out += _unsigned(source, target)
     return Rebuilt(index=_commit(kept, target), left_out=tuple(left_out))
 
 
@@ -238,6 +244,32 @@ def _why_not(entry: Entry | LaterEntry, target: Target) -> str:
     # A name that is lost is given again; an image is not.
     image = target.registry.resolve(where.with_digest(entry.digest))
     return "" if image else f"{where} is not in the registry"
+
+
+def _unsigned(source: Store, target: Target) -> Iterator[str]:
+    """Say whether the source was signed by keys that are not here to sign what is made of it."""
+    keys, threshold = _signers(source)
+    own = {key.keyid for key in target.signer.public} if target.signer else set()
+    if len(keys & own) < threshold:
+        yield (
+            f"the signature: {threshold} of {len(keys)} keys have to sign, {len(keys & own)} of "
+            "them are here: name them in CURATOR_SIGNING_KEY, or readers will not know this index"
+        )
+
+
+def _signers(source: Store) -> tuple[set[str], int]:
+    """Return the ids of the keys that a source is signed with, and how many of them have to sign.
+
+    Its configuration says so, and where that is lost, its head.
+    """
+    with suppress(IntegrityError):
+        if (config := read_config(source)) is not None:
+            return {key.keyid for key in config.keys}, config.threshold if config.keys else 0
+    with suppress(IntegrityError):
+        if (head := source.read(HEAD_PATH)) is not None:
+            signed = {signature.keyid for signature in parse_head(head.data).signatures}
+            return signed, len(signed)
+    return set(), 0
 
 
 def _commit(entries: list[Entry], target: Target) -> Index:

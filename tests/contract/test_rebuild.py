@@ -25,6 +25,7 @@ from tests.publishing import (
     Killed,
     in_memory,
 )
+from tests.signing import new_signer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -235,6 +236,22 @@ def test_more_than_one_commit_holds_is_made_again(farm: Farm) -> None:
     assert made.index.number > 3
     assert said(made.index) == said(read_index(farm.documents))
     assert audit(target).findings == ()
+
+
+@pytest.mark.parametrize("is_config_lost", [False, True])
+def test_that_the_keys_of_a_signed_index_are_not_here_is_told(
+    farm: Farm, *, is_config_lost: bool
+) -> None:
+    keys, others = new_signer("ecdsa"), new_signer("ed25519")
+    signing = Farm(farm.root, signer=keys)
+    signing.publish(signing.change())
+    if is_config_lost:
+        (farm.root / "store/v1/config.json").unlink()
+    for number, signer in enumerate((None, others, keys)):
+        target = replace(new(farm, f"new-{number}"), signer=signer)
+        made = rebuild(farm.documents, target)
+        assert len(made.index.entries) == 1
+        assert ["CURATOR_SIGNING_KEY" in why for why in made.left_out] == [True] * (signer != keys)
 
 
 def planted(farm: Farm, record: Any) -> None:
