@@ -174,7 +174,7 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "if its publisher says that this is right, delete the file of pins that is named",
     ),
     # What `audit` and `index verify` find
-    "config": ("v1/config.json is damaged or missing", _REBUILD),
+    "config": ("v1/config.json is damaged or missing", _REPAIR),
     "head": ("v1/head.json is damaged or missing", _REPAIR),
     "head-behind": ("the head names an older generation than there is", _REPAIR),
     "group": ("a group's document is damaged or missing", _REBUILD),

@@ -71,16 +71,6 @@ def page(
     console.answer("\n".join(lines), data)
 
 
-def write_page(console: Console, store: Store) -> None:
-    """Bring the page up beside a store's documents; that it fails is said, and fails nothing."""
-    from curator.publish import write_site  # noqa: PLC0415
-
-    try:
-        write_site(store)
-    except CuratorError as error:
-        console.say(f"the page was not written: {error} (`curator page --publish` writes it)")
-
-
 def _published(place: str) -> list[str]:
     from curator.publish import mend_site, read_catalogue  # noqa: PLC0415
     from curator.store import open_store  # noqa: PLC0415

@@ -53,10 +53,9 @@ def publish(  # noqa: PLR0913 - one parameter an option
     """
     if expect and len(reports) != 1:
         raise click.UsageError("--expect is for one report at a time")
-    from curator.cli._page import write_page  # noqa: PLC0415
     from curator.cli._ports import destination  # noqa: PLC0415
     from curator.cli._report import exit_code, summary  # noqa: PLC0415
-    from curator.publish import Rehearsal  # noqa: PLC0415
+    from curator.publish import Rehearsal, write_site  # noqa: PLC0415
 
     tree, matrix = console.load()
     overrides = settings.Overrides(store=located(store), registry=registry)
@@ -67,7 +66,7 @@ def publish(  # noqa: PLR0913 - one parameter an option
     if dry_run:
         to = replace(to, store=rehearsal.store, registry=rehearsal.registry)
     results = tuple(_published(report, tree, matrix, to) for report in read)
-    write_page(console, to.store)
+    write_site(to.store)
     code = exit_code(results)
     lines = rehearsal.writes or ["nothing to write"] if dry_run else []
     told = [summary(results)] if code or not dry_run else []

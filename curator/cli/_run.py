@@ -227,9 +227,9 @@ class _Job:
     def run(self, selectors: tuple[str, ...], *, fail_fast: bool) -> tuple[CellResult, ...]:
         """Do what the plan says, showing progress, and return each cell's result."""
         from curator import farm  # noqa: PLC0415
-        from curator.cli._page import write_page  # noqa: PLC0415
         from curator.cli._ports import connected  # noqa: PLC0415
         from curator.cli._progress import board  # noqa: PLC0415
+        from curator.publish import write_site  # noqa: PLC0415
 
         if not self.plan(selectors, gpus=_gpus()).work:
             self._recover()
@@ -247,7 +247,7 @@ class _Job:
                     cancelled=self.cancelled,
                     observe=shown.observe,
                 )
-            write_page(self.console, ports.store)
+            write_site(ports.store)
         return results
 
     def _recover(self) -> None:

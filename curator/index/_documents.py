@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -33,6 +33,7 @@ from curator.index._model import (
 from curator.oci import canonical_json, parse_registry
 
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RENAMING: Final = "its publisher's `curator audit --repair --registry HOST` names another"
 Base64 = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]+={0,2}$", max_length=1024)]
 
 
@@ -41,7 +42,7 @@ def _registry(text: str) -> str:
     try:
         parse_registry(text)
     except InputError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(f"{error}: {RENAMING}") from error
     return text
 
 

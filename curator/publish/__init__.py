@@ -37,7 +37,7 @@ from curator.publish._finish import finish, finished
 from curator.publish._head import require_writer
 from curator.publish._rebuild import Rebuilt, rebuild
 from curator.publish._sign import sign_image
-from curator.publish._site import catch_up, mend_site, read_catalogue, write_site
+from curator.publish._site import mend_site, read_catalogue, write_site
 from curator.publish._values import (
     AlreadyCommitted,
     Answer,
@@ -148,7 +148,7 @@ def recover(target: Target) -> tuple[str, ...]:
         TemporaryError: store or registry did not answer; the same call finishes later.
     """
     done = finished(target)
-    pages = catch_up(target.store)
+    pages = write_site(target.store)
     done.tell()
     return (*done.written, *pages)
 

@@ -4,27 +4,29 @@
   `drift-…`. An immutable tag that differs is an alarm: its entry is quarantined, and the tag is
   left as it is.
 - An image that is gone is copied again if staging still has it.
+- Where the head names a generation that the chain lost, what is left of the index is no truth any
+  more, and nothing is mended.
 - Nothing is ever deleted, and a second repair changes nothing.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from curator.errors import IntegrityError, RefusedError
-from curator.index import Status, following, group_of, read_index
+from curator.index import CONFIG_PATH, Status, following, group_of, read_index
 from curator.oci import Manifest, hex_of, sha256
 from curator.policy import TAGGED, repository
-from curator.publish._check import Checked, Finding, check_store, standing
+from curator.publish._check import Checked, Finding, earlier_config, looked_at, standing
 from curator.publish._commit import amend
 from curator.publish._files import derived_files
 from curator.publish._finish import Wanted, finished, recent_changes, start_over
-from curator.publish._head import mend_config, move_head, require_writer
+from curator.publish._head import forward, mend_config, move_head, require_keys, require_writer
 from curator.publish._sign import is_signed, sign_image
-from curator.publish._site import SITE_PATH, mend_site, stale_pages
+from curator.publish._site import SITE_PATH, has_page, mend_site, stale_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -75,7 +77,7 @@ def _looked(target: Target) -> Checked:
 
 
 def _look(target: Target) -> Checked:
-    checked = check_store(target.store, target.now)
+    checked = looked_at(target.store, target.now)
     index = checked.index
     if index is None:
         return checked
@@ -92,6 +94,9 @@ def _look(target: Target) -> Checked:
             checked.findings += findings
     checked.findings += _stale_files(checked, target)
     checked.findings += _stale_pages(target)
+    if any(finding.code == "mixed" for finding in checked.findings):
+        # The index is older than what was published: what differs from it may be right.
+        checked.findings = [replace(finding, repairable=False) for finding in checked.findings]
     return checked
 
 
@@ -218,16 +223,31 @@ def _mend(found: Checked, target: Target) -> tuple[str, ...]:
         start_over(target)
     # What cannot be done is a finding of the look that follows.
     written += finished(target).written
-    if any(finding.repairable for finding in _stale_pages(target)):
+    # A page that only lags is no finding, and what was just written made it lag.
+    if index is not None and has_page(target.store):
         written += mend_site(target.store)
     return tuple(written)
 
 
 def _mend_head(tip: Tip, target: Target) -> list[str]:
     """Mend what readers are led by, if this publisher may: before that nothing is written."""
-    written = mend_config(target, tip)
+    written = [*_mend_registry(target), *mend_config(target, tip)]
     require_writer(target, tip)
     return [*written, *move_head(tip, target)]
+
+
+def _mend_registry(target: Target) -> list[str]:
+    """Name our registry in a configuration that names one which engines do not take."""
+
+    def named(data: bytes | None) -> bytes | None:
+        earlier = earlier_config(data) if data is not None else None
+        if earlier is None:
+            return None
+        config = earlier.renamed(str(target.place))
+        require_keys(config, target)
+        return config.data
+
+    return forward(target.store, CONFIG_PATH, named)
 
 
 def _mend_image(entry: Entry, found: Checked, target: Target) -> list[str]:

@@ -6,6 +6,7 @@ cannot be mended in place, and is made again by `rebuild`.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,9 +14,11 @@ from curator.errors import CuratorError, Diagnostic, InputError, IntegrityError
 from curator.index import (
     CONFIG_PATH,
     HEAD_PATH,
+    Config,
     evidence_path,
     generation_path,
     group_path,
+    parse,
     parse_group,
     parse_head,
     parse_shard,
@@ -32,7 +35,7 @@ from curator.sign import verify_head
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from curator.index import Config, Entry, Index, SigningKey, Tip
+    from curator.index import Entry, Index, SigningKey, Tip
     from curator.oci import Digest
     from curator.ports import Store
 
@@ -58,6 +61,16 @@ class Finding:
         }
 
 
+class EarlierConfig(Config):
+    """A configuration of before registries were held to what engines take."""
+
+    registry: str
+
+    def renamed(self, registry: str) -> Config:
+        """Return the same configuration with a registry that engines take."""
+        return parse(Config, self.model_copy(update={"registry": registry}).data, CONFIG_PATH)
+
+
 @dataclass(slots=True)
 class Checked:
     """What a check found, and the newest state as far as it could be read."""
@@ -81,7 +94,7 @@ def check_store(
 
     `keys` are the ones to trust; without any, those that the store's own configuration names.
     """
-    return standing(store, lambda: _checked(store, now, keys, threshold))
+    return standing(store, lambda: looked_at(store, now, keys, threshold))
 
 
 def standing(store: Store, look: Callable[[], Checked]) -> Checked:
@@ -114,7 +127,10 @@ def _bytes(store: Store, path: str) -> bytes | None:
     return blob.data if blob else None
 
 
-def _checked(store: Store, now: str, keys: Sequence[SigningKey], threshold: int) -> Checked:
+def looked_at(
+    store: Store, now: str, keys: Sequence[SigningKey] = (), threshold: int = 1
+) -> Checked:
+    """Check what `check_store` checks in one look, in which what is in flux is a finding."""
     checked = Checked()
     checked.tip = _chain(store, checked)
     if checked.tip is None:
@@ -164,9 +180,20 @@ def _config(store: Store, tip: Tip, checked: Checked) -> Config | None:
         if not lost:
             return own_config(data, tip)
     except IntegrityError as error:
-        checked.note("config", CONFIG_PATH, error)
+        is_earlier = data is not None and earlier_config(data) is not None
+        checked.note("config", CONFIG_PATH, error, repairable=is_earlier)
     else:
         checked.note("config", CONFIG_PATH, lost, repairable=True)
+    return None
+
+
+def earlier_config(data: bytes) -> EarlierConfig | None:
+    """Return a configuration of which nothing but the registry is refused."""
+    with suppress(IntegrityError):
+        parse(Config, data, CONFIG_PATH)
+        return None
+    with suppress(IntegrityError):
+        return parse(EarlierConfig, data, CONFIG_PATH)
     return None
 
 

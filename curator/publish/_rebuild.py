@@ -5,19 +5,23 @@ which generation, and that generation's own record. A publisher that died before
 was overtaken, leaves one that never counted.
 
 - A record that another one names as its parent was committed: the chain held it when the other
-  one was computed. Only the newest are in doubt (and those before a gap), of which at most one was.
-- Between them the chain decides, where the source still has it; else the registry. Its tags follow
-  the index and never lead it: a tag that stands where this record alone puts it proves it.
-- A newest record that moved no tag, such as that of a test which changed nothing, looks the same
-  whether it was committed or not. It is taken if it has no rival: what it says was found out.
-- A newest record whose tags are not there was not committed, or its publisher died between commit
+  one was computed. Only those that none could name are in doubt (the newest, and those before a gap
+  or before records of a curator that named none); of those on one generation at most one was.
+- Between them the chain decides, as far as the source still has it; else the registry. Its tags
+  follow the index and never lead it: a tag that stands where this record alone puts it proves it.
+- Where the chain ends, it may have lost its end: what a tag proves was committed all the same.
+- A record in doubt that moved no tag, such as that of a test which changed nothing, looks the same
+  whether it was committed or not. It is taken if it has no rival, and no chain ends before it.
+- A record in doubt whose tags are not there was not committed, or its publisher died between commit
   and tags: it is left out, and said to be. So is whatever else cannot be made again.
+- What a signed index is made into without its keys is not signed by them: that is said as well.
 - Records stay behind: the new store begins a history of its own.
 """
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -25,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 from curator.errors import IntegrityError, RefusedError
 from curator.index import (
+    HEAD_PATH,
     MAX_DOCUMENT_BYTES,
     Entry,
     Index,
@@ -34,6 +39,8 @@ from curator.index import (
     following,
     group_of,
     parse,
+    parse_head,
+    read_config,
     read_index,
     read_tip,
 )
@@ -86,6 +93,7 @@ def rebuild(source: Store, target: Target) -> Rebuilt:
     for path, data in evidence.items():
         if sha256(data) not in records:
             add_named(target.store, path, data)
+    left_out += _unsigned(source, target)
     return Rebuilt(index=_commit(kept, target), left_out=tuple(left_out))
 
 
@@ -117,19 +125,21 @@ def _state(
     records: Mapping[Digest, Record], source: Store, target: Target
 ) -> tuple[State, list[str]]:
     """Return every entry as the last committed record tells it, and what is missing of that."""
-    reach, committed = _chain(source)
-    committed |= {record.parent for record in records.values() if record.parent}
+    end, named = _chain(source)
     by_base: dict[int, dict[Digest, Record]] = {}
     for name, record in records.items():
         by_base.setdefault(record.base, {})[name] = record
+        if record.parent:
+            named.setdefault(record.base - 1, set()).add(record.parent)
+    committed = {name for names in named.values() for name in names}
     left_out = [f"record {name}: is missing" for name in sorted(committed - records.keys())]
     left_out += _gaps(by_base)
     state: State = {}
     for base, rivals in sorted(by_base.items()):
         found = _only(record for name, record in rivals.items() if name in committed)
-        is_settled = base + 1 in by_base or (reach > 0 and base <= reach)
-        if found is None and not is_settled:
-            found, doubts = _likely(rivals, state, target)
+        # Where another one is named, which is missing, none of these was committed.
+        if found is None and base not in named:
+            found, doubts = _likely(rivals, state, target, may_be_silent=base != end)
             left_out += doubts
         state |= {entry.id: entry for entry in (found.entries if found else ())}
     return state, left_out
@@ -143,16 +153,22 @@ def _gaps(by_base: Iterable[int]) -> Iterator[str]:
             yield f"the records of generations {before + 2} to {after - 1}: are missing"
 
 
-def _chain(source: Store) -> tuple[int, set[Digest]]:
-    """Return how far a source's chain reaches, and the records that it names.
+def _chain(source: Store) -> tuple[int | None, dict[int, set[Digest]]]:
+    """Return where a source's chain ends, and the records that it names, by their bases.
 
-    One that is damaged, or not there, reaches nowhere.
+    One that is damaged, or not there, ends nowhere; what stands before the damage is true.
     """
+    end = None
+    named: dict[int, set[Digest]] = {}
     try:
-        tips = tuple(following(source, None)) if read_tip(source) else ()
+        for tip in following(source, None):
+            end = tip.generation.number
+            if tip.generation.record:
+                named[end - 1] = {tip.generation.record}
+        read_tip(source)
     except IntegrityError:
-        return 0, set()
-    return len(tips), {tip.generation.record for tip in tips if tip.generation.record}
+        end = None
+    return end, named
 
 
 def _only(committed: Iterable[Record]) -> Record | None:
@@ -167,21 +183,23 @@ def _only(committed: Iterable[Record]) -> Record | None:
 
 
 def _likely(
-    rivals: Mapping[Digest, Record], state: State, target: Target
+    rivals: Mapping[Digest, Record], state: State, target: Target, *, may_be_silent: bool
 ) -> tuple[Record | None, list[str]]:
     """Return the record that was committed, as far as the registry shows which of these it was.
 
-    With it, what is left out because nothing shows it.
+    With it, what is left out because nothing shows it. `may_be_silent`: one without rivals is taken
+    where no tag could show it, because no chain says that it ends here.
     """
     seen = {name: _is_seen(record, state, target) for name, record in rivals.items()}
-    if proven := [name for name, is_seen in seen.items() if is_seen]:
-        return rivals[min(proven)], []
+    proven = sorted(name for name, is_seen in seen.items() if is_seen)
     silent = [name for name, is_seen in seen.items() if is_seen is None]
-    taken = silent[0] if len(silent) == 1 else None
+    taken = proven[0] if proven else None
+    if not proven and may_be_silent and len(silent) == 1:
+        taken = silent[0]
     return rivals[taken] if taken else None, [
-        f"{entry.id} as of {record.at}: no tag shows that this was committed"
-        for name, record in sorted(rivals.items())
-        for entry in record.entries
+        f"{entry.id} as of {rivals[name].at}: no tag shows that this was committed"
+        for name in proven or sorted(rivals)
+        for entry in rivals[name].entries
         if name != taken
     ]
 
@@ -226,6 +244,32 @@ def _why_not(entry: Entry | LaterEntry, target: Target) -> str:
     # A name that is lost is given again; an image is not.
     image = target.registry.resolve(where.with_digest(entry.digest))
     return "" if image else f"{where} is not in the registry"
+
+
+def _unsigned(source: Store, target: Target) -> Iterator[str]:
+    """Say whether the source was signed by keys that are not here to sign what is made of it."""
+    keys, threshold = _signers(source)
+    own = {key.keyid for key in target.signer.public} if target.signer else set()
+    if len(keys & own) < threshold:
+        yield (
+            f"the signature: {threshold} of {len(keys)} keys have to sign, {len(keys & own)} of "
+            "them are here: name them in CURATOR_SIGNING_KEY, or readers will not know this index"
+        )
+
+
+def _signers(source: Store) -> tuple[set[str], int]:
+    """Return the ids of the keys that a source is signed with, and how many of them have to sign.
+
+    Its configuration says so, and where that is lost, its head.
+    """
+    with suppress(IntegrityError):
+        if (config := read_config(source)) is not None:
+            return {key.keyid for key in config.keys}, config.threshold if config.keys else 0
+    with suppress(IntegrityError):
+        if (head := source.read(HEAD_PATH)) is not None:
+            signed = {signature.keyid for signature in parse_head(head.data).signatures}
+            return signed, len(signed)
+    return set(), 0
 
 
 def _commit(entries: list[Entry], target: Target) -> Index:

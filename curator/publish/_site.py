@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SITE_PATH: Final = "v1/page.json"
+FRONT_PATH: Final = "index.html"
 ROUNDS: Final = 5
 
 
@@ -61,11 +62,18 @@ def read_catalogue(store: Store) -> Catalogue | None:
 
 
 def write_site(store: Store) -> tuple[str, ...]:
-    """Write the files of the page that changed since it was written; return their paths."""
-    before = _written(store)
-    tip = read_generation(store, before.generation) if before.generation > 0 else None
-    is_ours = tip is not None and tip.sha256 == before.sha256  # no store that was set back
-    return _bring_up(store, before, before.files if is_ours else {})
+    """Bring the page to the newest state by difference; return the paths of what changed.
+
+    A few small reads where it is of that state. That it fails is said, and fails nothing.
+    """
+    try:
+        tip, before = read_tip(store), _written(store)
+        if tip is None or before.sha256 == tip.sha256:
+            return ()
+        return _bring_up(store, before, before.files if _is_of_chain(before, store) else {})
+    except CuratorError as error:
+        log.warning("the page was not written: %s (`curator page --publish` writes it)", error)
+        return ()
 
 
 def mend_site(store: Store) -> tuple[str, ...]:
@@ -73,33 +81,35 @@ def mend_site(store: Store) -> tuple[str, ...]:
     return _bring_up(store, _written(store), {})
 
 
-def catch_up(store: Store) -> tuple[str, ...]:
-    """Write the page if it is not of the newest state; that it fails is said, and fails nothing.
-
-    A few small reads where there is nothing to do.
-    """
-    try:
-        tip = read_tip(store)
-        return write_site(store) if tip and _written(store).sha256 != tip.sha256 else ()
-    except CuratorError as error:
-        log.warning("the page was not written: %s (`curator page --publish` writes it)", error)
-        return ()
+def has_page(store: Store) -> bool:
+    """Say whether a page was ever written: it says so, or is there."""
+    return any(store.read(path) is not None for path in (SITE_PATH, FRONT_PATH))
 
 
 def stale_pages(store: Store) -> tuple[str, ...]:
     """Return the files of the page that are not what they should be; none where no page is.
 
+    A page of an earlier generation is none of them: whoever comes next brings it up.
+
     Raises:
         IntegrityError: it cannot be made.
     """
-    if _written(store).etag is None:
+    before = _written(store)
+    state = read_catalogue(store) if has_page(store) else None
+    if state is None or (before.sha256 != state.sha256 and _is_of_chain(before, store)):
         return ()
-    stale = []
-    for path, data in _site(read_catalogue(store)).items():
+    stale = [] if before.etag else [SITE_PATH]
+    for path, data in _site(state).items():
         blob = store.read(path)
         if blob is None or blob.data != data:
             stale.append(path)
     return tuple(stale)
+
+
+def _is_of_chain(written: Written, store: Store) -> bool:
+    """Say whether a page is of a generation that the store has: it may have been set back."""
+    tip = read_generation(store, written.generation) if written.generation > 0 else None
+    return tip is not None and tip.sha256 == written.sha256
 
 
 def _bring_up(store: Store, before: Written, known: Mapping[str, str]) -> tuple[str, ...]:

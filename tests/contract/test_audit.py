@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from curator.errors import RefusedError
-from curator.index import generation_path, read_index
+from curator.index import evidence_path, generation_path, read_index
 from curator.oci import hex_of
 from curator.publish import (
     Audit,
@@ -281,6 +281,40 @@ def test_a_publish_meanwhile_is_no_finding(
             return self.inner.read(path)
 
     assert look(farm.target(LATER, store=Busy(farm.documents, farm.fuse))) == ()
+
+
+def test_beside_who_never_rests_an_audit_looks_a_few_times(farm: Farm, change: Change) -> None:
+    lost = evidence_path(change.entry.tests[0].evidence)
+    store_file(farm, lost).unlink()
+
+    @dataclass
+    class Busy(FusedStore):
+        looks: int = 0
+
+        def read(self, path: str) -> Blob | None:
+            if path == lost:
+                farm.publish(farm.change(f"14.2.{self.looks + 1}"))
+                self.looks += 1
+            return self.inner.read(path)
+
+    store = Busy(farm.documents, farm.fuse)
+    assert "evidence" in codes(audit(farm.target(LATER, store=store)))
+    # Both halves of a test are read out of the same report.
+    assert store.looks == 2 * 5
+
+
+def test_where_the_chain_lost_what_the_head_names_nothing_is_mended(
+    farm: Farm, change: Change
+) -> None:
+    assert change
+    farm.publish(farm.change("14.3.0"))
+    store_file(farm, generation_path(2)).unlink()
+    farm.fuse.writes.clear()
+    found = audited(farm, repair=True)
+    assert {"mixed", "derived"} <= set(codes(found))
+    assert found == replace(audited(farm), left=found.findings)
+    assert not any(finding.repairable for finding in found.findings)
+    assert farm.fuse.writes == []
 
 
 def test_tags_that_nobody_published_are_said_and_left(farm: Farm, change: Change) -> None:

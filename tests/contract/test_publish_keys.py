@@ -12,7 +12,7 @@ import pytest
 
 import curator
 from curator.cli._ports import now
-from curator.errors import MixedError, RefusedError
+from curator.errors import IntegrityError, MixedError, RefusedError
 from curator.publish import AlreadyCommitted, Committed, audit, check_store, recover
 from curator.settings import Place
 from curator.sign import signer
@@ -141,6 +141,25 @@ def test_a_configuration_that_a_newer_version_wrote_is_left_as_it_is(farm: Farm)
     found = audit(farm.target(TODAY), repair=True)
     assert [(finding.code, finding.repairable) for finding in found.left] == [("config", False)]
     assert file(farm, CONFIG).read_text() == newer
+
+
+@pytest.mark.parametrize("registry", ["my_registry:5000/dl", "host/x"])
+def test_a_registry_that_is_refused_now_is_written_again_by_who_has_the_keys(
+    signing: Farm, farm: Farm, registry: str
+) -> None:
+    before = {**loaded(farm.root / "store", CONFIG), "later": 1}
+    file(farm, CONFIG).write_text(json.dumps({**before, "registry": registry}))
+    for act in (lambda: signing.publish(signing.change("14.3.0")), lambda: generation_read(farm)):
+        with pytest.raises(IntegrityError, match=r"audit --repair --registry HOST"):
+            act()
+    with pytest.raises(RefusedError, match="CURATOR_SIGNING_KEY"):
+        audit(farm.target(TODAY), repair=True)
+    assert loaded(farm.root / "store", CONFIG)["registry"] == registry
+    mended = audit(signing.target(TODAY), repair=True)
+    assert (codes(mended), mended.left) == (["config"], ())
+    assert loaded(farm.root / "store", CONFIG) == before
+    assert isinstance(signing.publish(signing.change("14.3.0"), now=TODAY), Committed)
+    assert generation_read(farm) == 2
 
 
 def test_a_damaged_configuration_hides_no_other_finding(farm: Farm) -> None:

@@ -25,6 +25,7 @@ from tests.publishing import (
     Killed,
     in_memory,
 )
+from tests.signing import new_signer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,7 +117,7 @@ def killed(root: Path, instant: int, what: str) -> Farm:
 
 @pytest.mark.parametrize("what", ["image", "yank", "test"])
 def test_a_publish_that_never_was_is_not_made_again(what: str) -> None:
-    """Killed at every instant: with the chain all is known, and without it doubts are told."""
+    """Killed at every instant: it is told, and without the chain doubts are told as well."""
     doubts = set()
     for instant in range(400):
         with in_memory() as root:
@@ -125,7 +126,8 @@ def test_a_publish_that_never_was_is_not_made_again(what: str) -> None:
             except EOFError:
                 break
             index = said(read_index(farm.documents))
-            assert rebuild(farm.documents, new(farm)).left_out == ()
+            dead = len(records(farm)) - len(farm.documents.list("v1/gen/"))
+            assert len(rebuild(farm.documents, new(farm)).left_out) == dead
             assert said(read_index(new(farm).store)) == index
             made = rebuild(alone(farm), new(farm, "newer"))
             if said(made.index) != index:
@@ -152,6 +154,58 @@ def test_who_was_overtaken_and_died_is_left_out(farm: Farm) -> None:
         made = rebuild(source, new(farm, f"new-{number}"))
         assert said(made.index) == said(read_index(farm.documents))
         assert len(made.left_out) == number
+
+
+@pytest.mark.parametrize("is_head_lost", [False, True])
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_chain_that_lost_its_end_keeps_nothing_out(
+    farm: Farm, lost: int, *, is_head_lost: bool
+) -> None:
+    heads = []
+    for minor in range(4):
+        farm.publish(farm.change(f"14.{minor}.0"))
+        heads.append((farm.root / "store/v1/head.json").read_bytes())
+    state = said(read_index(farm.documents))
+    for path in farm.documents.list("v1/gen/")[-lost:]:
+        (farm.root / "store" / path).unlink()
+    (farm.root / "store/v1/head.json").write_bytes(heads[-1 - lost])
+    if is_head_lost:
+        (farm.root / "store/v1/head.json").unlink()
+    made = rebuild(farm.documents, new(farm))
+    assert (said(made.index), made.left_out) == (state, ())
+
+
+def test_records_of_a_curator_that_named_no_parent_count_as_far_as_tags_prove_them(
+    farm: Farm,
+) -> None:
+    change = farm.change("14.0.1")
+    farm.publish(farm.change("14.0.0"))
+    farm.publish(change)
+    farm.publish(farm.change("14.0.1", at=LATER), now=LATER)
+    state = read_index(farm.documents)
+    farm.publish(yanked(farm, change))
+    farm.publish(farm.change("14.0.2"))
+    for path, record in records(farm).items():
+        (farm.root / "store" / path).unlink()
+        planted(farm, {name: value for name, value in record.items() if name != "parent"})
+    made = rebuild(alone(farm), new(farm))
+    versions = [entry.stack.version for entry in made.index.entries]
+    assert versions == ["14.0.0", "14.0.1", "14.0.2"]
+    assert made.index.at(change.entry) == state.at(change.entry)
+    # The only tag that the yank moved has moved on.
+    (doubt,) = made.left_out
+    assert doubt.startswith(f"{change.entry.id} as of ")
+
+
+def test_of_rivals_that_the_same_tag_proves_one_is_told(farm: Farm) -> None:
+    change = farm.change()
+    farm.publish(change)
+    ((_, record),) = records(farm).items()
+    planted(farm, {**record, "at": LATER})
+    made = rebuild(alone(farm), new(farm))
+    assert [entry.id for entry in made.index.entries] == [change.entry.id]
+    (doubt,) = made.left_out
+    assert doubt.startswith(f"{change.entry.id} as of ")
 
 
 def test_an_image_that_is_gone_is_left_out_and_a_name_that_is_gone_is_given_again(
@@ -182,6 +236,22 @@ def test_more_than_one_commit_holds_is_made_again(farm: Farm) -> None:
     assert made.index.number > 3
     assert said(made.index) == said(read_index(farm.documents))
     assert audit(target).findings == ()
+
+
+@pytest.mark.parametrize("is_config_lost", [False, True])
+def test_that_the_keys_of_a_signed_index_are_not_here_is_told(
+    farm: Farm, *, is_config_lost: bool
+) -> None:
+    keys, others = new_signer("ecdsa"), new_signer("ed25519")
+    signing = Farm(farm.root, signer=keys)
+    signing.publish(signing.change())
+    if is_config_lost:
+        (farm.root / "store/v1/config.json").unlink()
+    for number, signer in enumerate((None, others, keys)):
+        target = replace(new(farm, f"new-{number}"), signer=signer)
+        made = rebuild(farm.documents, target)
+        assert len(made.index.entries) == 1
+        assert ["CURATOR_SIGNING_KEY" in why for why in made.left_out] == [True] * (signer != keys)
 
 
 def planted(farm: Farm, record: Any) -> None:
