@@ -73,9 +73,8 @@ class Marker(Model):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """From where a finisher goes on: the marker, its generation if it is to be believed."""
+    """From where a finisher goes on: the marker and its generation, if it is to be believed."""
 
-    etag: str | None
     marker: Marker | None = None
     tip: Tip | None = None
 
@@ -154,7 +153,7 @@ def finished(target: Target, gen: int | None = None) -> Done:
     """
     store, done = target.store, Done()
     with store.turn("finish"):
-        start = _start(target)
+        start, etag = _start(target)
         if gen is not None and start.gen >= gen:
             return done
         tip = read_tip(store)
@@ -163,16 +162,16 @@ def finished(target: Target, gen: int | None = None) -> Done:
         done.written += [*move_head(tip, target), *name_registry(target)]
         if start.gen < tip.generation.number:
             try:
-                _bring_up(tip, start, target, done)
+                _bring_up(tip, start, etag, target, done)
             except CuratorError:
                 _take_back(start, target)
                 raise
     return done
 
 
-def _bring_up(tip: Tip, start: Start, target: Target, done: Done) -> None:
+def _bring_up(tip: Tip, start: Start, etag: str | None, target: Target, done: Done) -> None:
     """Do what is missing since the marker, again while others move it, and move it."""
-    store, etag, sure = target.store, start.etag, _sure(start, tip)
+    store, sure = target.store, _sure(start, tip)
     for number in range(ROUNDS):
         before = len(done.written)
         marker = _project(tip, start, sure, target, done)
@@ -184,8 +183,9 @@ def _bring_up(tip: Tip, start: Start, target: Target, done: Done) -> None:
         else:
             done.written.append(MARKER_PATH)
             return
-        blob = store.read(MARKER_PATH)
-        etag, sure = blob.etag if blob else None, _schemas(marker.files)
+        # It may have been taken back to before our start by whoever could not look again.
+        again, etag = _start(target)
+        start, sure = min(again, start, key=lambda one: one.gen), _schemas(marker.files)
         tip = read_tip(store) or tip
         done.written += move_head(tip, target)
     _take_back(start, target)
@@ -262,39 +262,48 @@ def _last(store: Store, tip: Tip) -> list[Tip]:
     return found[::-1]
 
 
-def _start(target: Target) -> Start:
-    """Return what this registry was brought to, as far as that is known and true of this chain."""
+def _start(target: Target) -> tuple[Start, str | None]:
+    """Return what this registry was brought to, as far as that is true, and the marker's etag."""
     blob = target.store.read(MARKER_PATH)
     if blob is None:
-        return Start(etag=None)
+        return Start(), None
+    marker = _marker(blob.data)
     try:
-        marker = parse(Marker, blob.data, MARKER_PATH)
-        tip = read_generation(target.store, marker.gen)
+        tip = read_generation(target.store, marker.gen) if marker else None
     except IntegrityError as error:
         log.warning("looking at every tag: %s", error)
-        return Start(etag=blob.etag)
-    if marker.registry != str(target.place) or tip is None or tip.sha256 != marker.sha256:
-        return Start(etag=blob.etag)
-    return Start(etag=blob.etag, marker=marker, tip=tip)
+        return Start(), blob.etag
+    is_true = marker and tip and (marker.registry, marker.sha256) == (str(target.place), tip.sha256)
+    return Start(marker=marker, tip=tip) if is_true else Start(), blob.etag
+
+
+def _marker(data: bytes) -> Marker | None:
+    try:
+        return parse(Marker, data, MARKER_PATH)
+    except IntegrityError as error:
+        log.warning("looking at every tag: %s", error)
+        return None
 
 
 def start_over(target: Target) -> None:
     """Let whoever finishes next look at every tag and every file."""
-    _take_back(Start(etag=None), target)
+    _take_back(Start(), target)
 
 
 def _take_back(start: Start, target: Target) -> None:
-    """Let whoever finishes next, or finishes now, begin where this one began, and trust no file."""
-    sha256 = start.tip.sha256 if start.tip else ""
-    back = Marker(
-        registry=str(target.place),
-        gen=start.gen,
-        sha256=sha256,
-        recent=start.marker.recent if start.marker else (),
-        doubt=uuid.uuid4().hex,
-    )
+    """Let whoever finishes next, or finishes now, begin where this one began, and trust no file.
+
+    A marker that stands at an earlier generation stays there: others could not look again either.
+    """
+    nothing = Marker(registry=str(target.place), gen=0, sha256="")
+
+    def back(data: bytes | None) -> bytes:
+        found = _marker(data) if data is not None else None
+        first = min(found or nothing, start.marker or nothing, key=lambda one: one.gen)
+        return first.model_copy(update={"files": {}, "doubt": uuid.uuid4().hex}).data
+
     try:
-        forward(target.store, MARKER_PATH, lambda _: back.data)
+        forward(target.store, MARKER_PATH, back)
     except CuratorError as error:
         log.warning("tags may lag behind until an audit: %s", error)
 

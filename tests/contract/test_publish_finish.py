@@ -268,31 +268,58 @@ def test_an_older_tag_that_an_error_left_is_brought_up_by_whoever_is_next(farm: 
     check(farm)
 
 
+@dataclass
+class Waiting(Beside):
+    """A store that gives no turns, and keeps its publisher from its end until it may go on."""
+
+    fails: bool = False
+    is_near_its_end: threading.Event = field(default_factory=threading.Event)
+    goes_on: threading.Event = field(default_factory=threading.Event)
+
+    def replace(self, path: str, data: bytes, expected_etag: str | None) -> str:
+        if path == MARKER and not self.is_near_its_end.is_set():
+            self.is_near_its_end.set()
+            assert self.goes_on.wait(60)
+            if self.fails:
+                raise TemporaryError(f"{path}: 503")
+        return self.inner.replace(path, data, expected_etag)
+
+    def begin(self, farm: Farm, change: Change) -> threading.Thread:
+        """Let somebody publish as far as that."""
+        other = threading.Thread(target=lambda: publish([change], farm.target(store=self)))
+        other.start()
+        assert self.is_near_its_end.wait(60)
+        return other
+
+
 def test_an_older_tag_that_an_error_left_is_brought_up_by_whoever_is_about_to_end(
     farm: Farm,
 ) -> None:
     farm.publish(farm.change("14.2.0"))
     old, new = farm.change("14.2.1"), farm.change("14.2.2")
-    is_near_its_end, goes_on = threading.Event(), threading.Event()
+    store, others = Waiting(farm.documents, farm.fuse), []
+    fail(farm, old, lambda: others.append(store.begin(farm, new)))
+    store.goes_on.set()
+    others[0].join()
+    check(farm)
 
-    @dataclass
-    class Waiting(Beside):
-        def replace(self, path: str, data: bytes, expected_etag: str | None) -> str:
-            if path == MARKER:
-                is_near_its_end.set()
-                assert goes_on.wait(60)
-            return self.inner.replace(path, data, expected_etag)
 
-    store = Waiting(farm.documents, farm.fuse)
-    newer = threading.Thread(target=lambda: publish([new], farm.target(store=store)))
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_began_later_goes_on_from_where_the_one_that_failed_began(
+    farm: Farm, *, fails: bool
+) -> None:
+    farm.publish(farm.change("14.2.0"))
+    old, new, other = (farm.change(version) for version in ("14.2.1", "14.2.2", "14.9.0"))
+    store, others = Waiting(farm.documents, farm.fuse, fails=fails), []
 
     def overtake() -> None:
-        newer.start()
-        assert is_near_its_end.wait(60)
+        publish([new], farm.target(store=Beside(farm.documents, farm.fuse)))
+        others.append(store.begin(farm, other))
 
     fail(farm, old, overtake)
-    goes_on.set()
-    newer.join()
+    store.goes_on.set()
+    others[0].join()
+    farm.recover()
     check(farm)
 
 
