@@ -89,13 +89,13 @@ def settled(change: Change, index: Index, now: str) -> Entry | None:
 
 
 def _keeps_its_age(entry: Entry, old: Entry | None, newest: Entry | None) -> bool:
-    """Say whether an entry stays as old as it was: its cell's newest, in the same channel."""
-    return (
-        old is not None
-        and newest is not None
-        and newest.id == entry.id
-        and (old.channel, old.digest) == (entry.channel, entry.digest)
-    )
+    """Say whether an entry stays as old as it was: the same image in the same channel.
+
+    One that is tested again becomes its cell's newest; one that is decided on does not.
+    """
+    if old is None or (old.channel, old.digest) != (entry.channel, entry.digest):
+        return False
+    return old.tests == entry.tests or (newest is not None and newest.id == entry.id)
 
 
 def _after(newest: Entry | None, now: str) -> str:
