@@ -17,7 +17,7 @@ from curator.errors import RefusedError, TemporaryError
 from curator.index import Index, Status, generation_path
 from curator.oci import canonical_json
 from curator.plan import Plan, make_plan
-from curator.publish import Change, Committed, audit, publish
+from curator.publish import AlreadyCommitted, Change, Committed, audit, publish
 from curator.smoke import Check, Outcome, SmokeReport, Subject
 from tests.gpus import HOST
 from tests.publishing import (
@@ -120,6 +120,28 @@ def test_a_taken_name_keeps_nothing_else_from_being_done(farm: Farm) -> None:
     assert answer.unfinished is None
 
 
+def test_a_taken_name_is_told_as_long_as_it_is_taken(farm: Farm) -> None:
+    farm.publish(farm.change("14.1.0"))
+    change = farm.change("14.2.0")
+    committed(farm, change)
+    take(farm, change)
+    farm.publish(farm.change("14.3.0"))
+    for _ in range(2):
+        farm.fuse.writes.clear()
+        again = farm.publish(change)
+        assert isinstance(again, AlreadyCommitted)
+        assert isinstance(again.unfinished, RefusedError)
+        with pytest.raises(RefusedError, match=change.entry.tags[0]):
+            farm.recover()
+    assert farm.fuse.writes == []
+    (farm.root / "registry/dl/cupy/tags" / change.entry.tags[0]).unlink()
+    again = farm.publish(change)
+    assert isinstance(again, AlreadyCommitted)
+    assert (again.unfinished, farm.recover()) == (None, ())
+    assert loaded(farm.root / "store", MARKER)["refused"] == {}
+    check(farm)
+
+
 def test_a_taken_name_that_is_out_of_use_is_not_wanted_any_more(farm: Farm) -> None:
     farm.publish(farm.change("14.1.0"))
     change = farm.change("14.2.0")
@@ -171,7 +193,7 @@ def test_a_run_does_its_work_beside_a_taken_name(farm: Farm) -> None:
     assert loaded(farm.root / "store", MARKER)["gen"] == 1
 
 
-def test_a_cell_whose_name_is_taken_is_not_tried_again_for_ever(farm: Farm) -> None:
+def test_a_cell_whose_name_is_taken_fails_until_it_is_out_of_use(farm: Farm) -> None:
     tree = tiny_tree()
     known = matrix.load(tree)
     (cell, *_) = make_plan(known, tree, Index(), ids={known.cells[0].id}, installer="uv").cells
@@ -209,8 +231,10 @@ def test_a_cell_whose_name_is_taken_is_not_tried_again_for_ever(farm: Farm) -> N
         def registry(self) -> Registry:
             return Taking(farm.images, farm.fuse)
 
-    with pytest.raises(RefusedError, match="published, but not all tags"):
-        farms.publish_recorded(cell, report, known, Taken(farm))
+    for where in (Taken(farm), Reach(farm)):
+        with pytest.raises(RefusedError, match="published, but not all tags"):
+            farms.publish_recorded(cell, report, known, where)
+    audit(farm.target(LATER), repair=True)
     assert farms.publish_recorded(cell, report, known, Reach(farm)).tags == tuple(wanted)
 
 
