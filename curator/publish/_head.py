@@ -3,7 +3,8 @@
 - Where a chain exists, the chain says which store it is. A configuration that is lost, or another
   store's, stops every writer until a repair has written it again.
 - On a signed index neither is written by anybody who lacks the keys.
-- The head only moves forward. A signed one is signed again when half of its life is over.
+- The head only moves forward; one that a newer curator wrote is left as it is. A signed one is
+  signed again when half of its life is over.
 - An index that becomes signed gets its signature first and names its keys then, so that a reader
   never looks for a signature in vain.
 """
@@ -19,11 +20,12 @@ from curator.errors import ConflictError, IntegrityError, MixedError, RefusedErr
 from curator.index import (
     CONFIG_PATH,
     HEAD_PATH,
+    SPEC,
     Config,
-    Head,
     head_document,
     head_of,
     parse,
+    parse_head,
     read_config,
 )
 from curator.sign import verify_head
@@ -31,7 +33,7 @@ from curator.sign import verify_head
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from curator.index import SigningKey, Tip
+    from curator.index import Head, SigningKey, Tip
     from curator.ports import Store
     from curator.publish._values import Target
 
@@ -205,6 +207,7 @@ def move_head(tip: Tip, target: Target, signed: Config | None = None) -> list[st
     Raises:
         MixedError: as `config_of`.
         RefusedError: as `require_keys`.
+        IntegrityError: a newer curator wrote the head.
     """
 
     def moved(data: bytes | None) -> bytes | None:
@@ -221,11 +224,23 @@ def move_head(tip: Tip, target: Target, signed: Config | None = None) -> list[st
     return forward(target.store, HEAD_PATH, moved)
 
 
+def is_damaged(data: bytes) -> bool:
+    """Say whether a head that cannot be read is damaged, and not what a newer curator wrote."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return True
+    spec = value.get("spec") if isinstance(value, dict) else None
+    return not isinstance(spec, int) or spec <= SPEC
+
+
 def _head(data: bytes) -> Head | None:
     """Return a head; a damaged one is as good as none, whoever can write makes it again."""
     try:
-        return parse(Head, data, HEAD_PATH)
+        return parse_head(data)
     except IntegrityError as error:
+        if not is_damaged(data):
+            raise
         log.warning("writing the head again: %s", error)
         return None
 

@@ -12,7 +12,7 @@ import pytest
 
 import curator
 from curator.cli._ports import now
-from curator.errors import MixedError, RefusedError
+from curator.errors import IntegrityError, MixedError, RefusedError
 from curator.publish import AlreadyCommitted, Committed, audit, check_store, recover
 from curator.settings import Place
 from curator.sign import signer
@@ -141,6 +141,20 @@ def test_a_configuration_that_a_newer_version_wrote_is_left_as_it_is(farm: Farm)
     found = audit(farm.target(TODAY), repair=True)
     assert [(finding.code, finding.repairable) for finding in found.left] == [("config", False)]
     assert file(farm, CONFIG).read_text() == newer
+
+
+def test_a_head_that_a_newer_version_wrote_is_left_as_it_is(farm: Farm) -> None:
+    change = farm.change()
+    farm.publish(change)
+    newer = json.dumps({**loaded(farm.root / "store", HEAD), "spec": 2})
+    file(farm, HEAD).write_text(newer)
+    (found,) = audit(farm.target(TODAY), repair=True).left
+    assert (found.code, found.repairable) == ("head", False)
+    (farm.root / "registry/dl/cupy/tags/14.2").unlink()
+    for attempt in (lambda: audit(farm.target(TODAY), repair=True), lambda: farm.publish(change)):
+        with pytest.raises(IntegrityError, match="update curator"):
+            attempt()
+    assert file(farm, HEAD).read_text() == newer
 
 
 def test_a_damaged_configuration_hides_no_other_finding(farm: Farm) -> None:
