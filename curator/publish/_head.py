@@ -33,7 +33,7 @@ from curator.sign import verify_head
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from curator.index import Head, SigningKey, Tip
+    from curator.index import Head, Signature, SigningKey, Tip
     from curator.ports import Store
     from curator.publish._values import Target
 
@@ -217,11 +217,17 @@ def move_head(tip: Tip, target: Target, signed: Config | None = None) -> list[st
         if before is not None and not _is_behind(before, tip, target, config):
             return None
         require_keys(config, target)
-        signer = target.signer if config.keys else None
-        head = head_of(tip, target.now, _end(target.now) if signer else None, before)
-        return head_document(head, signer.sign_head(head) if signer else ()).data
+        head = head_of(tip, target.now, _end(target.now) if config.keys else None, before)
+        return head_document(head, _signatures(head, config, target)).data
 
     return forward(target.store, HEAD_PATH, moved)
+
+
+def _signatures(head: Head, config: Config, target: Target) -> tuple[Signature, ...]:
+    """Sign a head with those of this publisher's keys that the index has: it is to have no more."""
+    named = {key.keyid for key in config.keys}
+    made = target.signer.sign_head(head) if target.signer else ()
+    return tuple(signature for signature in made if signature.keyid in named)
 
 
 def is_damaged(data: bytes) -> bool:

@@ -124,6 +124,17 @@ def test_a_lost_configuration_of_a_signed_index_takes_all_of_its_keys(
     assert generation_read(signing) == 1
 
 
+def test_an_index_is_signed_with_no_key_that_it_does_not_have(farm: Farm) -> None:
+    alone, both = (Farm(farm.root, signer=signer(pems)) for pems in (KEYS[:1], KEYS))
+    alone.publish(alone.change(), now=TODAY)
+    before = loaded(farm.root / "store", CONFIG)
+    both.publish(both.change("14.3.0"), now=TODAY)
+    lost(farm)
+    assert audit(alone.target(TODAY), repair=True).left == ()
+    assert loaded(farm.root / "store", CONFIG) == before
+    assert generation_read(farm) == 2
+
+
 def test_where_nobody_can_tell_whether_an_index_was_signed_nothing_is_written(farm: Farm) -> None:
     farm.publish(farm.change())
     lost(farm)
