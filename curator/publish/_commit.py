@@ -34,11 +34,10 @@ from curator.index import (
     instant,
     parse,
     read_groups,
-    read_tip,
 )
 from curator.oci import canonical_json, hex_of, sha256
 from curator.policy import floating_tags, reconciled
-from curator.publish._head import move_head, own_config, require_keys
+from curator.publish._head import own_config, require_keys, sign_first
 from curator.publish._values import ExpectationError, Failure, TakenError
 
 if TYPE_CHECKING:
@@ -328,8 +327,8 @@ def store_id(target: Target, tip: Tip | None = None) -> str:
         if config.keys or not keys:
             return config.store
     signed = config.model_copy(update={"keys": keys, "threshold": max(1, len(keys))})
-    if tip is not None and (newest := read_tip(target.store)) is not None:
-        move_head(newest, target, signed)
+    if signed.keys:
+        sign_first(signed, target)
     try:
         target.store.replace(CONFIG_PATH, signed.data, blob.etag if blob else None)
     except ConflictError:
