@@ -33,7 +33,7 @@ from curator.publish._commit import (
     settled,
 )
 from curator.publish._dry import Rehearsal
-from curator.publish._finish import finish, finished
+from curator.publish._finish import finished
 from curator.publish._head import require_writer
 from curator.publish._rebuild import Rebuilt, rebuild
 from curator.publish._sign import sign_image
@@ -124,7 +124,7 @@ def publish(
     if failures and not entries:
         return _rejected(failures)
     failed = tuple(failures)
-    unfinished = _finish(target, landed.made)
+    unfinished = _finish(target, landed.made, entries)
     if landed.made is None:
         return AlreadyCommitted(
             gen=landed.index.number, entries=entries, failures=failed, unfinished=unfinished
@@ -144,7 +144,8 @@ def recover(target: Target) -> tuple[str, ...]:
     Idempotent, and a few small reads where there is nothing to do.
 
     Raises:
-        RefusedError: an immutable tag names another image; every other tag was brought up.
+        RefusedError: an immutable tag names another image, as long as it does; every other tag
+            was brought up.
         TemporaryError: store or registry did not answer; the same call finishes later.
     """
     done = finished(target)
@@ -153,9 +154,11 @@ def recover(target: Target) -> tuple[str, ...]:
     return (*done.written, *pages)
 
 
-def _finish(target: Target, gen: int | None) -> CuratorError | None:
+def _finish(target: Target, gen: int | None, entries: Iterable[Entry]) -> CuratorError | None:
+    """Bring up what follows a commit, and return what keeps it, or these entries' tags, behind."""
+    names = {f"{entry.repository}:{tag}" for entry in entries for tag in entry.tags}
     try:
-        finish(target, gen)
+        finished(target, gen).tell_publisher(names)
     except CuratorError as error:
         log.warning("committed, but tags or derived files lag behind: %s", error)
         return error

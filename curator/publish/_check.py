@@ -28,7 +28,7 @@ from curator.index import (
 )
 from curator.oci import sha256
 from curator.publish._finish import MARKER_PATH
-from curator.publish._head import own_config, why_lost
+from curator.publish._head import is_damaged, own_config, why_lost
 from curator.publish._site import SITE_PATH
 from curator.sign import verify_head
 
@@ -215,7 +215,7 @@ def _head(
     try:
         head = parse_head(blob.data)
     except IntegrityError as error:
-        checked.note("head", HEAD_PATH, error, repairable=True)
+        checked.note("head", HEAD_PATH, error, repairable=is_damaged(blob.data))
         return
     number = tip.generation.number
     if head.gen < number:

@@ -34,11 +34,10 @@ from curator.index import (
     instant,
     parse,
     read_groups,
-    read_tip,
 )
 from curator.oci import canonical_json, hex_of, sha256
 from curator.policy import floating_tags, reconciled
-from curator.publish._head import move_head, own_config, require_keys
+from curator.publish._head import own_config, require_keys, sign_first
 from curator.publish._values import ExpectationError, Failure, TakenError
 
 if TYPE_CHECKING:
@@ -89,13 +88,13 @@ def settled(change: Change, index: Index, now: str) -> Entry | None:
 
 
 def _keeps_its_age(entry: Entry, old: Entry | None, newest: Entry | None) -> bool:
-    """Say whether an entry stays as old as it was: its cell's newest, in the same channel."""
-    return (
-        old is not None
-        and newest is not None
-        and newest.id == entry.id
-        and (old.channel, old.digest) == (entry.channel, entry.digest)
-    )
+    """Say whether an entry stays as old as it was: the same image in the same channel.
+
+    One that is tested again becomes its cell's newest; one that is decided on does not.
+    """
+    if old is None or (old.channel, old.digest) != (entry.channel, entry.digest):
+        return False
+    return old.tests == entry.tests or (newest is not None and newest.id == entry.id)
 
 
 def _after(newest: Entry | None, now: str) -> str:
@@ -328,8 +327,8 @@ def store_id(target: Target, tip: Tip | None = None) -> str:
         if config.keys or not keys:
             return config.store
     signed = config.model_copy(update={"keys": keys, "threshold": max(1, len(keys))})
-    if tip is not None and (newest := read_tip(target.store)) is not None:
-        move_head(newest, target, signed)
+    if signed.keys:
+        sign_first(signed, target)
     try:
         target.store.replace(CONFIG_PATH, signed.data, blob.etag if blob else None)
     except ConflictError:

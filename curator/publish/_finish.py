@@ -10,7 +10,8 @@
   at what stands there: whoever wrote last has looked last. Who cannot look again, because something
   failed, takes the marker back, so that somebody else does.
 - An immutable tag that names another image is never written over, and keeps nothing else from
-  being done; once its entry is out of use it is not asked for any more.
+  being done. The marker keeps its name, and who comes next looks at it again, until it names what
+  it has to or its entry is out of use.
 - A publisher that is overtaken and then killed between a write and its second look can leave that
   one tag or file behind; comparing all of them with the index is the audit's work, not this one's.
 """
@@ -36,15 +37,15 @@ from curator.index import (
     read_groups,
     read_tip,
 )
+from curator.oci import Digest  # noqa: TC001 - pydantic reads it
 from curator.policy import TAGGED
 from curator.publish._files import write_files
 from curator.publish._head import forward, move_head, name_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from curator.index import Index, Tip
-    from curator.oci import Digest
     from curator.ports import Store
     from curator.publish._values import Target
 
@@ -59,7 +60,8 @@ class Marker(Model):
     """Up to which generation tags and derived files were brought, and in which registry.
 
     `files` are the hashes of the derived files as they were written; `recent` are the last
-    changes, oldest first. `doubt` makes a marker that was taken back unlike any other.
+    changes, oldest first; `refused` are the immutable tags that name another image, and what they
+    have to name. `doubt` makes a marker that was taken back unlike any other.
     """
 
     spec: Literal[1] = SPEC
@@ -68,14 +70,14 @@ class Marker(Model):
     sha256: str
     files: dict[str, str] = Field(default_factory=dict)
     recent: tuple[Recent, ...] = ()
+    refused: dict[str, Digest] = Field(default_factory=dict)
     doubt: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """From where a finisher goes on: the marker, its generation if it is to be believed."""
+    """From where a finisher goes on: the marker and its generation, if it is to be believed."""
 
-    etag: str | None
     marker: Marker | None = None
     tip: Tip | None = None
 
@@ -83,6 +85,11 @@ class Start:
     def gen(self) -> int:
         """The generation that was brought; 0 where nothing is known."""
         return self.marker.gen if self.marker else 0
+
+    @property
+    def refused(self) -> Mapping[str, Digest]:
+        """The immutable tags that named another image, and what they have to name."""
+        return self.marker.refused if self.marker else {}
 
 
 @dataclass(slots=True)
@@ -108,6 +115,15 @@ class Wanted:
             if entry.tags and entry.status.state in TAGGED:
                 self._add_immutable(entry.repository, entry.tags[0], entry.digest)
 
+    def add_refused(self, names: Mapping[str, Digest]) -> None:
+        """Take over immutable tags that could not be written before."""
+        self.digests |= names
+        self.immutable |= names.keys()
+
+    def only(self, names: Collection[str]) -> dict[str, Digest]:
+        """Return where some of the tags have to point."""
+        return {name: digest for name, digest in self.digests.items() if digest and name in names}
+
     def _add_immutable(self, repository: str, tag: str, digest: Digest) -> None:
         name = f"{repository}:{tag}"
         self.digests[name] = digest
@@ -116,18 +132,25 @@ class Wanted:
 
 @dataclass(slots=True)
 class Done:
-    """What was written, and by name which tags cannot be."""
+    """What was written, and by name which tags cannot be; of some that was told before."""
 
     written: list[str] = field(default_factory=list)
     refusals: dict[str, RefusedError | IntegrityError] = field(default_factory=dict)
+    told: frozenset[str] = frozenset()
 
     def tell(self) -> None:
         """Raise the first refusal, if there is one."""
         for refusal in self.refusals.values():
             raise refusal
 
+    def tell_publisher(self, names: Collection[str]) -> None:
+        """Raise the first refusal that nobody was told before, or that is of one of these tags."""
+        for name, refusal in self.refusals.items():
+            if name in names or name not in self.told:
+                raise refusal
 
-def finish(target: Target, gen: int | None = None) -> tuple[str, ...]:
+
+def finish(target: Target) -> tuple[str, ...]:
     """Bring head, tags and derived files to the newest generation; return what was written.
 
     Raises:
@@ -136,7 +159,7 @@ def finish(target: Target, gen: int | None = None) -> tuple[str, ...]:
         IntegrityError: the store's documents do not fit together.
         TemporaryError: store or registry did not answer; the same call finishes later.
     """
-    done = finished(target, gen)
+    done = finished(target)
     done.tell()
     return tuple(done.written)
 
@@ -144,8 +167,8 @@ def finish(target: Target, gen: int | None = None) -> tuple[str, ...]:
 def finished(target: Target, gen: int | None = None) -> Done:
     """Do what `finish` does, and return its refusals beside what was written.
 
-    With `gen`, only if that generation was not brought yet: the later ones have publishers of
-    their own, and one of those who wait works for all of them.
+    With `gen`, only if that generation was not brought yet, or a tag was refused: the later ones
+    have publishers of their own, and one of those who wait works for all of them.
 
     Raises:
         RefusedError: the head has to be signed, and the keys are not here.
@@ -154,28 +177,31 @@ def finished(target: Target, gen: int | None = None) -> Done:
     """
     store, done = target.store, Done()
     with store.turn("finish"):
-        start = _start(target)
-        if gen is not None and start.gen >= gen:
+        start, etag = _start(target)
+        done.told = frozenset(start.refused)
+        if gen is not None and start.gen >= gen and not start.refused:
             return done
         tip = read_tip(store)
         if tip is None:
             return done
         done.written += [*move_head(tip, target), *name_registry(target)]
-        if start.gen < tip.generation.number:
+        if start.gen < tip.generation.number or start.refused:
             try:
-                _bring_up(tip, start, target, done)
+                _bring_up(tip, start, etag, target, done)
             except CuratorError:
                 _take_back(start, target)
                 raise
     return done
 
 
-def _bring_up(tip: Tip, start: Start, target: Target, done: Done) -> None:
+def _bring_up(tip: Tip, start: Start, etag: str | None, target: Target, done: Done) -> None:
     """Do what is missing since the marker, again while others move it, and move it."""
-    store, etag, sure = target.store, start.etag, _sure(start, tip)
+    store, sure = target.store, _sure(start, tip)
     for number in range(ROUNDS):
         before = len(done.written)
         marker = _project(tip, start, sure, target, done)
+        if marker == start.marker and len(done.written) == before:
+            return  # what was refused still is
         try:
             store.replace(MARKER_PATH, marker.data, etag)
         except ConflictError:
@@ -184,8 +210,9 @@ def _bring_up(tip: Tip, start: Start, target: Target, done: Done) -> None:
         else:
             done.written.append(MARKER_PATH)
             return
-        blob = store.read(MARKER_PATH)
-        etag, sure = blob.etag if blob else None, _schemas(marker.files)
+        # It may have been taken back to before our start by whoever could not look again.
+        again, etag = _start(target)
+        start, sure = min(again, start, key=lambda one: one.gen), _schemas(marker.files)
         tip = read_tip(store) or tip
         done.written += move_head(tip, target)
     _take_back(start, target)
@@ -199,6 +226,8 @@ def _project(tip: Tip, start: Start, sure: Mapping[str, str], target: Target, do
     store, wanted, later = target.store, Wanted(), _since(start, tip, target.store)
     if later is None:
         wanted.add_index(read_groups(store, tip))
+    else:
+        wanted.add_refused(start.refused)
     for one in later or ():
         wanted.add_generation(one)
     point(wanted, target, done)
@@ -211,6 +240,7 @@ def _project(tip: Tip, start: Start, sure: Mapping[str, str], target: Target, do
         sha256=tip.sha256,
         files=hashes,
         recent=recent,
+        refused=wanted.only(wanted.immutable & done.refusals.keys()),
     )
 
 
@@ -225,11 +255,11 @@ def _since(start: Start, tip: Tip, store: Store) -> list[Tip] | None:
 def _sure(start: Start, tip: Tip) -> Mapping[str, str]:
     """Return the files that are what the marker says.
 
-    A generation that was left undone, or that others work at, may have left anything.
+    Generations that were left undone, or that others work at, may have left anything.
     """
     if start.marker is None:
         return {}
-    is_next = tip.generation.number == start.gen + 1
+    is_next = tip.generation.number <= start.gen + 1
     return start.marker.files if is_next else _schemas(start.marker.files)
 
 
@@ -262,47 +292,56 @@ def _last(store: Store, tip: Tip) -> list[Tip]:
     return found[::-1]
 
 
-def _start(target: Target) -> Start:
-    """Return what this registry was brought to, as far as that is known and true of this chain."""
+def _start(target: Target) -> tuple[Start, str | None]:
+    """Return what this registry was brought to, as far as that is true, and the marker's etag."""
     blob = target.store.read(MARKER_PATH)
     if blob is None:
-        return Start(etag=None)
+        return Start(), None
+    marker = _marker(blob.data)
     try:
-        marker = parse(Marker, blob.data, MARKER_PATH)
-        tip = read_generation(target.store, marker.gen)
+        tip = read_generation(target.store, marker.gen) if marker else None
     except IntegrityError as error:
         log.warning("looking at every tag: %s", error)
-        return Start(etag=blob.etag)
-    if marker.registry != str(target.place) or tip is None or tip.sha256 != marker.sha256:
-        return Start(etag=blob.etag)
-    return Start(etag=blob.etag, marker=marker, tip=tip)
+        return Start(), blob.etag
+    is_true = marker and tip and (marker.registry, marker.sha256) == (str(target.place), tip.sha256)
+    return Start(marker=marker, tip=tip) if is_true else Start(), blob.etag
+
+
+def _marker(data: bytes) -> Marker | None:
+    try:
+        return parse(Marker, data, MARKER_PATH)
+    except IntegrityError as error:
+        log.warning("looking at every tag: %s", error)
+        return None
 
 
 def start_over(target: Target) -> None:
     """Let whoever finishes next look at every tag and every file."""
-    _take_back(Start(etag=None), target)
+    _take_back(Start(), target)
 
 
 def _take_back(start: Start, target: Target) -> None:
-    """Let whoever finishes next, or finishes now, begin where this one began, and trust no file."""
-    sha256 = start.tip.sha256 if start.tip else ""
-    back = Marker(
-        registry=str(target.place),
-        gen=start.gen,
-        sha256=sha256,
-        recent=start.marker.recent if start.marker else (),
-        doubt=uuid.uuid4().hex,
-    )
+    """Let whoever finishes next, or finishes now, begin where this one began, and trust no file.
+
+    A marker that stands at an earlier generation stays there: others could not look again either.
+    """
+    nothing = Marker(registry=str(target.place), gen=0, sha256="")
+
+    def back(data: bytes | None) -> bytes:
+        found = _marker(data) if data is not None else None
+        first = min(found or nothing, start.marker or nothing, key=lambda one: one.gen)
+        return first.model_copy(update={"files": {}, "doubt": uuid.uuid4().hex}).data
+
     try:
-        forward(target.store, MARKER_PATH, lambda _: back.data)
+        forward(target.store, MARKER_PATH, back)
     except CuratorError as error:
         log.warning("tags may lag behind until an audit: %s", error)
 
 
 def point(wanted: Wanted, target: Target, done: Done) -> None:
     """Point each tag that differs at its digest, all that can be, and note what could not."""
+    done.refusals.clear()
     for name, digest in sorted(wanted.digests.items()):
-        done.refusals.pop(name, None)
         # A name that lost its last image cannot be taken back from a registry by this protocol.
         if digest is None:
             continue

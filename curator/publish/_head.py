@@ -3,9 +3,12 @@
 - Where a chain exists, the chain says which store it is. A configuration that is lost, or another
   store's, stops every writer until a repair has written it again.
 - On a signed index neither is written by anybody who lacks the keys.
-- The head only moves forward. A signed one is signed again when half of its life is over.
-- An index that becomes signed gets its signature first and names its keys then, so that a reader
-  never looks for a signature in vain.
+- The head only moves forward; one that a newer curator wrote is left as it is. A signed one is
+  signed again when half of its life is over.
+- An index that becomes signed gets its signature first and names its keys then. In between nobody
+  writes an unsigned head over it, so that a reader never looks for a signature in vain; should the
+  first signer die there, all wait for its keys, or for the end of that signature. (Two who give
+  one index different keys at once can write over each other, until the first one's publish ends.)
 """
 
 from __future__ import annotations
@@ -19,19 +22,21 @@ from curator.errors import ConflictError, IntegrityError, MixedError, RefusedErr
 from curator.index import (
     CONFIG_PATH,
     HEAD_PATH,
+    SPEC,
     Config,
-    Head,
     head_document,
     head_of,
     parse,
+    parse_head,
     read_config,
+    read_tip,
 )
 from curator.sign import verify_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from curator.index import SigningKey, Tip
+    from curator.index import Head, Signature, SigningKey, Tip
     from curator.ports import Store
     from curator.publish._values import Target
 
@@ -64,11 +69,25 @@ def require_writer(target: Target, tip: Tip | None) -> None:
 
     Raises:
         MixedError: as `config_of`.
-        RefusedError: the index is signed, and the keys are not here.
+        RefusedError: the index is signed, or about to be, and the keys are not here.
+        IntegrityError: a newer curator wrote the head.
     """
     config = config_of(target.store, tip) if tip else read_config(target.store)
-    if config is not None:
-        require_keys(config, target)
+    if config is None:
+        return
+    require_keys(config, target)
+    if not config.keys and target.signer is None:
+        blob = target.store.read(HEAD_PATH)
+        _require_unsigned(_head(blob.data) if blob else None, target)
+
+
+def _require_unsigned(head: Head | None, target: Target) -> None:
+    """See to it that the head of an index that has no keys is not signed by who gives it some."""
+    if head is not None and head.signatures and not _is_over(head, target, timedelta(0)):
+        raise RefusedError(
+            f"{HEAD_PATH} is signed, and {CONFIG_PATH} names no keys yet: somebody is giving this "
+            f"index keys; publish with these in CURATOR_SIGNING_KEY, or after {head.expires}"
+        )
 
 
 def config_of(store: Store, tip: Tip) -> Config:
@@ -197,35 +216,64 @@ def name_registry(target: Target) -> list[str]:
     return forward(target.store, CONFIG_PATH, named)
 
 
-def move_head(tip: Tip, target: Target, signed: Config | None = None) -> list[str]:
+def move_head(tip: Tip, target: Target) -> list[str]:
     """Let the head name a generation, unless it names that or a later one, and is well signed.
-
-    Who has to sign is what the configuration says, or what it is about to say (`signed`).
 
     Raises:
         MixedError: as `config_of`.
-        RefusedError: as `require_keys`.
+        RefusedError: as `require_writer`.
+        IntegrityError: a newer curator wrote the head.
     """
+    store = target.store
+    return forward(store, HEAD_PATH, lambda data: _moved(data, tip, config_of(store, tip), target))
 
-    def moved(data: bytes | None) -> bytes | None:
-        # Read after the head: whoever gives the index keys meanwhile has written the head before.
-        config = signed or config_of(target.store, tip)
-        before = _head(data) if data is not None else None
-        if before is not None and not _is_behind(before, tip, target, config):
-            return None
-        require_keys(config, target)
-        signer = target.signer if config.keys else None
-        head = head_of(tip, target.now, _end(target.now) if signer else None, before)
-        return head_document(head, signer.sign_head(head) if signer else ()).data
 
-    return forward(target.store, HEAD_PATH, moved)
+def sign_first(config: Config, target: Target) -> list[str]:
+    """Sign the head, whatever it names, with the keys that the configuration is about to name."""
+
+    def signed(data: bytes | None) -> bytes | None:
+        tip = read_tip(target.store)  # of this head, or a later one
+        return _moved(data, tip, config, target) if tip else None
+
+    return forward(target.store, HEAD_PATH, signed)
+
+
+def _moved(data: bytes | None, tip: Tip, config: Config, target: Target) -> bytes | None:
+    """Return the head that is to stand for a generation; None if the one that stands is good."""
+    before = _head(data) if data is not None else None
+    if before is not None and not _is_behind(before, tip, target, config):
+        return None
+    require_keys(config, target)
+    if not config.keys:
+        _require_unsigned(before, target)
+    head = head_of(tip, target.now, _end(target.now) if config.keys else None, before)
+    return head_document(head, _signatures(head, config, target)).data
+
+
+def _signatures(head: Head, config: Config, target: Target) -> tuple[Signature, ...]:
+    """Sign a head with those of this publisher's keys that the index has: it is to have no more."""
+    named = {key.keyid for key in config.keys}
+    made = target.signer.sign_head(head) if target.signer else ()
+    return tuple(signature for signature in made if signature.keyid in named)
+
+
+def is_damaged(data: bytes) -> bool:
+    """Say whether a head that cannot be read is damaged, and not what a newer curator wrote."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return True
+    spec = value.get("spec") if isinstance(value, dict) else None
+    return not isinstance(spec, int) or spec <= SPEC
 
 
 def _head(data: bytes) -> Head | None:
     """Return a head; a damaged one is as good as none, whoever can write makes it again."""
     try:
-        return parse(Head, data, HEAD_PATH)
+        return parse_head(data)
     except IntegrityError as error:
+        if not is_damaged(data):
+            raise
         log.warning("writing the head again: %s", error)
         return None
 
@@ -241,9 +289,14 @@ def _is_behind(head: Head, tip: Tip, target: Target, config: Config) -> bool:
             return True
     elif head.expires is None:
         return False
-    left = _instant(head.expires or target.now) - _instant(target.now)
     # Who cannot renew a signature leaves one that still holds as it is.
-    return left < (HEAD_LIFE / 2 if _has_keys(config, target) else timedelta(0))
+    is_ours = config.keys and _has_keys(config, target)
+    return _is_over(head, target, HEAD_LIFE / 2 if is_ours else timedelta(0))
+
+
+def _is_over(head: Head, target: Target, margin: timedelta) -> bool:
+    """Say whether a head's signature ends before that much time is over."""
+    return _instant(head.expires or target.now) - _instant(target.now) < margin
 
 
 def _end(now: str) -> str:

@@ -48,7 +48,7 @@ from tests.publishing import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from curator.index import Outcome
+    from curator.index import Outcome, State
     from curator.oci import Descriptor, Digest, Reference
 
 
@@ -242,6 +242,20 @@ def test_a_build_that_is_tested_again_after_a_newer_one_takes_the_names_back(far
 
 
 BROKEN: tuple[Outcome, Outcome] = ("pass", "fail")
+
+
+@pytest.mark.parametrize("state", ["deprecated", "yanked"])
+def test_a_decision_on_an_older_build_makes_it_no_newer(farm: Farm, state: State) -> None:
+    old, new = farm.change(), farm.change(build=2)
+    farm.publish(old)
+    farm.publish(new)
+    for change in (new, old):
+        known = farm.recorded(change)
+        status = Status(state="deprecated" if change is new else state, reason="old")
+        farm.publish(Change(entry=known.model_copy(update={"status": status})), now=LATER)
+        assert farm.recorded(change).published == known.published
+        assert farm.tags("cupy")["14.2"] == (old if change is new else new).entry.digest
+    check(farm)
 
 
 @pytest.mark.parametrize("order", ["pass first", "failure first"])

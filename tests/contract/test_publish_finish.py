@@ -17,7 +17,7 @@ from curator.errors import RefusedError, TemporaryError
 from curator.index import Index, Status, generation_path
 from curator.oci import canonical_json
 from curator.plan import Plan, make_plan
-from curator.publish import Change, Committed, audit, publish
+from curator.publish import AlreadyCommitted, Change, Committed, audit, publish
 from curator.smoke import Check, Outcome, SmokeReport, Subject
 from tests.gpus import HOST
 from tests.publishing import (
@@ -120,6 +120,28 @@ def test_a_taken_name_keeps_nothing_else_from_being_done(farm: Farm) -> None:
     assert answer.unfinished is None
 
 
+def test_a_taken_name_is_told_as_long_as_it_is_taken(farm: Farm) -> None:
+    farm.publish(farm.change("14.1.0"))
+    change = farm.change("14.2.0")
+    committed(farm, change)
+    take(farm, change)
+    farm.publish(farm.change("14.3.0"))
+    for _ in range(2):
+        farm.fuse.writes.clear()
+        again = farm.publish(change)
+        assert isinstance(again, AlreadyCommitted)
+        assert isinstance(again.unfinished, RefusedError)
+        with pytest.raises(RefusedError, match=change.entry.tags[0]):
+            farm.recover()
+    assert farm.fuse.writes == []
+    (farm.root / "registry/dl/cupy/tags" / change.entry.tags[0]).unlink()
+    again = farm.publish(change)
+    assert isinstance(again, AlreadyCommitted)
+    assert (again.unfinished, farm.recover()) == (None, ())
+    assert loaded(farm.root / "store", MARKER)["refused"] == {}
+    check(farm)
+
+
 def test_a_taken_name_that_is_out_of_use_is_not_wanted_any_more(farm: Farm) -> None:
     farm.publish(farm.change("14.1.0"))
     change = farm.change("14.2.0")
@@ -171,7 +193,7 @@ def test_a_run_does_its_work_beside_a_taken_name(farm: Farm) -> None:
     assert loaded(farm.root / "store", MARKER)["gen"] == 1
 
 
-def test_a_cell_whose_name_is_taken_is_not_tried_again_for_ever(farm: Farm) -> None:
+def test_a_cell_whose_name_is_taken_fails_until_it_is_out_of_use(farm: Farm) -> None:
     tree = tiny_tree()
     known = matrix.load(tree)
     (cell, *_) = make_plan(known, tree, Index(), ids={known.cells[0].id}, installer="uv").cells
@@ -209,8 +231,10 @@ def test_a_cell_whose_name_is_taken_is_not_tried_again_for_ever(farm: Farm) -> N
         def registry(self) -> Registry:
             return Taking(farm.images, farm.fuse)
 
-    with pytest.raises(RefusedError, match="published, but not all tags"):
-        farms.publish_recorded(cell, report, known, Taken(farm))
+    for where in (Taken(farm), Reach(farm)):
+        with pytest.raises(RefusedError, match="published, but not all tags"):
+            farms.publish_recorded(cell, report, known, where)
+    audit(farm.target(LATER), repair=True)
     assert farms.publish_recorded(cell, report, known, Reach(farm)).tags == tuple(wanted)
 
 
@@ -268,31 +292,58 @@ def test_an_older_tag_that_an_error_left_is_brought_up_by_whoever_is_next(farm: 
     check(farm)
 
 
+@dataclass
+class Waiting(Beside):
+    """A store that gives no turns, and keeps its publisher from its end until it may go on."""
+
+    fails: bool = False
+    is_near_its_end: threading.Event = field(default_factory=threading.Event)
+    goes_on: threading.Event = field(default_factory=threading.Event)
+
+    def replace(self, path: str, data: bytes, expected_etag: str | None) -> str:
+        if path == MARKER and not self.is_near_its_end.is_set():
+            self.is_near_its_end.set()
+            assert self.goes_on.wait(60)
+            if self.fails:
+                raise TemporaryError(f"{path}: 503")
+        return self.inner.replace(path, data, expected_etag)
+
+    def begin(self, farm: Farm, change: Change) -> threading.Thread:
+        """Let somebody publish as far as that."""
+        other = threading.Thread(target=lambda: publish([change], farm.target(store=self)))
+        other.start()
+        assert self.is_near_its_end.wait(60)
+        return other
+
+
 def test_an_older_tag_that_an_error_left_is_brought_up_by_whoever_is_about_to_end(
     farm: Farm,
 ) -> None:
     farm.publish(farm.change("14.2.0"))
     old, new = farm.change("14.2.1"), farm.change("14.2.2")
-    is_near_its_end, goes_on = threading.Event(), threading.Event()
+    store, others = Waiting(farm.documents, farm.fuse), []
+    fail(farm, old, lambda: others.append(store.begin(farm, new)))
+    store.goes_on.set()
+    others[0].join()
+    check(farm)
 
-    @dataclass
-    class Waiting(Beside):
-        def replace(self, path: str, data: bytes, expected_etag: str | None) -> str:
-            if path == MARKER:
-                is_near_its_end.set()
-                assert goes_on.wait(60)
-            return self.inner.replace(path, data, expected_etag)
 
-    store = Waiting(farm.documents, farm.fuse)
-    newer = threading.Thread(target=lambda: publish([new], farm.target(store=store)))
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_began_later_goes_on_from_where_the_one_that_failed_began(
+    farm: Farm, *, fails: bool
+) -> None:
+    farm.publish(farm.change("14.2.0"))
+    old, new, other = (farm.change(version) for version in ("14.2.1", "14.2.2", "14.9.0"))
+    store, others = Waiting(farm.documents, farm.fuse, fails=fails), []
 
     def overtake() -> None:
-        newer.start()
-        assert is_near_its_end.wait(60)
+        publish([new], farm.target(store=Beside(farm.documents, farm.fuse)))
+        others.append(store.begin(farm, other))
 
     fail(farm, old, overtake)
-    goes_on.set()
-    newer.join()
+    store.goes_on.set()
+    others[0].join()
+    farm.recover()
     check(farm)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ import pytest
 import curator
 from curator.cli._ports import now
 from curator.errors import IntegrityError, MixedError, RefusedError
-from curator.publish import AlreadyCommitted, Committed, audit, check_store, recover
+from curator.publish import AlreadyCommitted, Committed, audit, check_store, publish, recover
 from curator.settings import Place
 from curator.sign import signer
 from tests.publishing import Farm, Fuse, FusedStore, Killed, check, in_memory, loaded
@@ -124,6 +124,17 @@ def test_a_lost_configuration_of_a_signed_index_takes_all_of_its_keys(
     assert generation_read(signing) == 1
 
 
+def test_an_index_is_signed_with_no_key_that_it_does_not_have(farm: Farm) -> None:
+    alone, both = (Farm(farm.root, signer=signer(pems)) for pems in (KEYS[:1], KEYS))
+    alone.publish(alone.change(), now=TODAY)
+    before = loaded(farm.root / "store", CONFIG)
+    both.publish(both.change("14.3.0"), now=TODAY)
+    lost(farm)
+    assert audit(alone.target(TODAY), repair=True).left == ()
+    assert loaded(farm.root / "store", CONFIG) == before
+    assert generation_read(farm) == 2
+
+
 def test_where_nobody_can_tell_whether_an_index_was_signed_nothing_is_written(farm: Farm) -> None:
     farm.publish(farm.change())
     lost(farm)
@@ -160,6 +171,20 @@ def test_a_registry_that_is_refused_now_is_written_again_by_who_has_the_keys(
     assert loaded(farm.root / "store", CONFIG) == before
     assert isinstance(signing.publish(signing.change("14.3.0"), now=TODAY), Committed)
     assert generation_read(farm) == 2
+
+
+def test_a_head_that_a_newer_version_wrote_is_left_as_it_is(farm: Farm) -> None:
+    change = farm.change()
+    farm.publish(change)
+    newer = json.dumps({**loaded(farm.root / "store", HEAD), "spec": 2})
+    file(farm, HEAD).write_text(newer)
+    (found,) = audit(farm.target(TODAY), repair=True).left
+    assert (found.code, found.repairable) == ("head", False)
+    (farm.root / "registry/dl/cupy/tags/14.2").unlink()
+    for attempt in (lambda: audit(farm.target(TODAY), repair=True), lambda: farm.publish(change)):
+        with pytest.raises(IntegrityError, match="update curator"):
+            attempt()
+    assert file(farm, HEAD).read_text() == newer
 
 
 def test_a_damaged_configuration_hides_no_other_finding(farm: Farm) -> None:
@@ -232,10 +257,58 @@ def test_an_index_that_becomes_signed_can_be_read_at_every_instant(tmp_path: Pat
             dying.publish(dying.change("14.3.0"), now=TODAY)
         except Killed:
             assert generation_read(farm) in {1, 2}
+            with suppress(RefusedError):
+                farm.publish(farm.change("14.4.0"), now=TODAY)
+            assert generation_read(farm) in {1, 2, 3}
         else:
             assert loaded(farm.root / "store", CONFIG)["keys"]
             return
     raise AssertionError("the publish never ended")
+
+
+@dataclass
+class Turnless(FusedStore):
+    """As a store that has no turns to give."""
+
+    def turn(self, name: str) -> AbstractContextManager[None]:
+        del name
+        return nullcontext()
+
+
+@pytest.mark.parametrize(("when", "found"), [("before", 2), ("after", 1)])
+def test_who_has_no_keys_unsigns_no_head_of_an_index_that_becomes_signed(
+    farm: Farm, when: str, found: int
+) -> None:
+    farm.publish(farm.change())
+    first = Farm(farm.root, signer=signer(KEYS))
+
+    def publish_unsigned() -> None:
+        with suppress(RefusedError):
+            other = farm.target(TODAY, store=Turnless(farm.documents, farm.fuse))
+            publish([farm.change("14.4.0")], other)
+
+    @dataclass
+    class Dying(Turnless):
+        beside: str = f"{when} {HEAD}"
+
+        def replace(self, path: str, data: bytes, expected_etag: str | None) -> str:
+            self.let_publish(f"before {path}")
+            etag = self.inner.replace(path, data, expected_etag)
+            self.let_publish(f"after {path}")
+            if path == CONFIG:
+                raise Killed
+            return etag
+
+        def let_publish(self, now: str) -> None:
+            if now == self.beside:
+                self.beside = ""
+                publish_unsigned()
+
+    store = Dying(farm.documents, farm.fuse)
+    with pytest.raises(Killed):
+        publish([first.change("14.3.0")], first.target(TODAY, store=store))
+    assert loaded(farm.root / "store", CONFIG)["keys"]
+    assert (store.beside, generation_read(farm)) == ("", found)
 
 
 def test_an_index_that_moves_and_becomes_signed_at_once_keeps_its_keys(farm: Farm) -> None:
@@ -243,12 +316,8 @@ def test_an_index_that_moves_and_becomes_signed_at_once_keeps_its_keys(farm: Far
     later = Farm(farm.root, signer=new_signer())
 
     @dataclass
-    class Overtaken(FusedStore):
+    class Overtaken(Turnless):
         times: int = 1
-
-        def turn(self, name: str) -> AbstractContextManager[None]:
-            del name  # as a store that has no turns to give
-            return nullcontext()
 
         def read(self, path: str) -> Blob | None:
             found = self.inner.read(path)
