@@ -13,7 +13,7 @@ import pytest
 from curator import farm as farms
 from curator import matrix
 from curator.derived import ATOM
-from curator.errors import RefusedError, TemporaryError
+from curator.errors import ConflictError, RefusedError, TemporaryError
 from curator.index import Index, Status, generation_path
 from curator.oci import canonical_json
 from curator.plan import Plan, make_plan
@@ -253,6 +253,24 @@ def test_an_older_publisher_leaves_no_older_files(farm: Farm) -> None:
     assert badge(farm) == "14.3.0"
     assert audit(farm.target()).findings == ()
     check(farm)
+
+
+def test_a_file_that_others_write_all_the_time_is_left_to_whoever_is_next(farm: Farm) -> None:
+    farm.publish(farm.change("14.1.0"))
+
+    @dataclass
+    class Contended(FusedStore):
+        def replace(self, path: str, data: bytes, expected_etag: str | None) -> str:
+            if path == "v1/badge/cupy.json":
+                raise ConflictError(f"{path}: somebody else wrote it")
+            return self.inner.replace(path, data, expected_etag)
+
+    store = Contended(farm.documents, farm.fuse)
+    answer = publish([farm.change("14.2.0")], farm.target(store=store))
+    assert isinstance(answer, Committed)
+    assert isinstance(answer.unfinished, TemporaryError)
+    farm.recover()
+    assert badge(farm) == "14.2.0"
 
 
 @dataclass
