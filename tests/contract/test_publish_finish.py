@@ -34,6 +34,7 @@ from tests.publishing import (
     in_memory,
     loaded,
 )
+from tests.signing import new_signer
 from tests.trees import tiny_tree
 
 if TYPE_CHECKING:
@@ -176,11 +177,9 @@ class Reach:
         return LATER
 
 
-def test_a_run_does_its_work_beside_a_taken_name(farm: Farm) -> None:
-    change = farm.change()
-    committed(farm, change)
-    take(farm, change)
-    told = farms.run(
+def run(farm: Farm) -> tuple[farms.CellResult, ...]:
+    """Let a run begin that has no cells."""
+    return farms.run(
         Plan(cells=(), rejected=()),
         matrix.load(tiny_tree()),
         Reach(farm),  # type: ignore[arg-type]
@@ -189,8 +188,21 @@ def test_a_run_does_its_work_beside_a_taken_name(farm: Farm) -> None:
         cancelled=threading.Event(),
         observe=lambda _: None,
     )
-    assert told == ()
+
+
+def test_a_run_does_its_work_beside_a_taken_name(farm: Farm) -> None:
+    change = farm.change()
+    committed(farm, change)
+    take(farm, change)
+    assert run(farm) == run(farm) == ()
     assert loaded(farm.root / "store", MARKER)["gen"] == 1
+
+
+def test_a_run_that_could_publish_nothing_does_not_begin(farm: Farm) -> None:
+    signing = Farm(farm.root, signer=new_signer())
+    signing.publish(signing.change())
+    with pytest.raises(RefusedError, match="CURATOR_SIGNING_KEY"):
+        run(farm)
 
 
 def test_a_cell_whose_name_is_taken_fails_until_it_is_out_of_use(farm: Farm) -> None:
