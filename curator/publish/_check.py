@@ -25,7 +25,7 @@ from curator.index import (
 )
 from curator.oci import sha256
 from curator.publish._finish import MARKER_PATH
-from curator.publish._head import is_damaged, own_config, why_lost
+from curator.publish._head import LostError, is_damaged, own_config
 from curator.publish._site import SITE_PATH
 from curator.sign import verify_head
 
@@ -158,15 +158,10 @@ def _chain(store: Store, checked: Checked) -> Tip | None:
 
 def _config(store: Store, tip: Tip, checked: Checked) -> Config | None:
     blob = store.read(CONFIG_PATH)
-    data = blob.data if blob else None
     try:
-        lost = why_lost(data, tip)
-        if not lost:
-            return own_config(data, tip)
+        return own_config(blob.data if blob else None, tip)
     except IntegrityError as error:
-        checked.note("config", CONFIG_PATH, error)
-    else:
-        checked.note("config", CONFIG_PATH, lost, repairable=True)
+        checked.note("config", CONFIG_PATH, error, repairable=isinstance(error, LostError))
     return None
 
 
