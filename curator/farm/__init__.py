@@ -30,8 +30,9 @@ from curator.farm._bases import BaseMovedError, directory, ensure_base, sweep
 from curator.farm._publish import publish_cell, publish_recorded, target_of
 from curator.farm._smoke import remote_host, smoke_cell, tested
 from curator.farm._values import CellResult, Destination, Event, Outcome, Ports, failed
+from curator.index import read_tip
 from curator.plan import Action
-from curator.publish import recover
+from curator.publish import recover, require_writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,7 +93,11 @@ def run(  # noqa: PLR0913 - the run's inputs, each by name
     cancelled: threading.Event,
     observe: Callable[[Event], None],
 ) -> tuple[CellResult, ...]:
-    """Do a plan's work, `jobs` cells at once, and return each cell's result in the plan's order."""
+    """Do a plan's work, `jobs` cells at once, and return each cell's result in the plan's order.
+
+    Raises:
+        CuratorError: nothing could be published, so no cell was begun.
+    """
     _recover(ports)
     shared = _Run(matrix=matrix, ports=ports, observe=observe, cancelled=cancelled)
     results: dict[str, CellResult] = {}
@@ -112,9 +117,16 @@ def run(  # noqa: PLR0913 - the run's inputs, each by name
 
 
 def _recover(ports: Ports) -> None:
-    """Finish what killed publishers left; what never can be keeps no cell from its work."""
+    """Finish what killed publishers left; a tag that never can be keeps no cell from its work.
+
+    Raises:
+        MixedError: the store's configuration is lost.
+        RefusedError: the index is signed, and the keys are not here: nothing could be published.
+    """
+    target = target_of(ports, ports.now())
+    require_writer(target, read_tip(ports.store))
     try:
-        recover(target_of(ports, ports.now()))
+        recover(target)
     except RefusedError as error:
         log.warning("%s (`curator audit` says more)", error)
 

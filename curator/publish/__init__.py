@@ -81,6 +81,7 @@ __all__ = [
     "read_catalogue",
     "rebuild",
     "recover",
+    "require_writer",
     "sign_image",
     "write_site",
 ]

@@ -28,7 +28,7 @@ from curator.index import (
 )
 from curator.oci import sha256
 from curator.publish._finish import MARKER_PATH
-from curator.publish._head import is_damaged, own_config, why_lost
+from curator.publish._head import LostError, is_damaged, own_config
 from curator.publish._site import SITE_PATH
 from curator.sign import verify_head
 
@@ -176,14 +176,11 @@ def _config(store: Store, tip: Tip, checked: Checked) -> Config | None:
     blob = store.read(CONFIG_PATH)
     data = blob.data if blob else None
     try:
-        lost = why_lost(data, tip)
-        if not lost:
-            return own_config(data, tip)
+        return own_config(data, tip)
     except IntegrityError as error:
         is_earlier = data is not None and earlier_config(data) is not None
-        checked.note("config", CONFIG_PATH, error, repairable=is_earlier)
-    else:
-        checked.note("config", CONFIG_PATH, lost, repairable=True)
+        is_repairable = is_earlier or isinstance(error, LostError)
+        checked.note("config", CONFIG_PATH, error, repairable=is_repairable)
     return None
 
 

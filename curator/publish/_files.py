@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from packaging.version import Version
@@ -25,9 +25,9 @@ from curator.derived import (
     schemas,
     whole_file,
 )
-from curator.errors import ConflictError
 from curator.index import generation_path, named, read_group, shard_path
 from curator.oci import sha256
+from curator.publish._head import forward
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from curator.ports import Store
     from curator.publish._values import Target
 
-ATTEMPTS = 20
 GENERATION = re.compile(rb'\n"generation":(\d{1,18})')
 
 
@@ -60,8 +59,7 @@ def write_files(
         if known.get(path) == sha256(data):
             continue
         hashes[path] = sha256(data)
-        if _replace(target.store, path, data, tip.generation.number):
-            written.append(path)
+        written += forward(target.store, path, partial(_newer, data, tip, target.store))
     return hashes, written
 
 
@@ -147,18 +145,10 @@ def _minor(group: str) -> Version:
     return Version(group.rpartition("/")[2])
 
 
-def _replace(store: Store, path: str, data: bytes, number: int) -> bool:
-    """Write a derived file unless what stands there is the same, or of a later generation."""
-    for _ in range(ATTEMPTS):
-        blob = store.read(path)
-        if blob is not None and (blob.data == data or _is_later(blob.data, number, store)):
-            return False
-        try:
-            store.replace(path, data, blob.etag if blob else None)
-        except ConflictError:
-            continue
-        return True
-    return False
+def _newer(data: bytes, tip: Tip, store: Store, found: bytes | None) -> bytes | None:
+    """Return a derived file, unless what stands there is the same, or of a later generation."""
+    is_later = found is not None and _is_later(found, tip.generation.number, store)
+    return None if found == data or is_later else data
 
 
 def _is_later(data: bytes, number: int, store: Store) -> bool:

@@ -95,41 +95,37 @@ def config_of(store: Store, tip: Tip) -> Config:
 
     Raises:
         MixedError: there is none, or another store's.
-        IntegrityError: it cannot be read.
+        IntegrityError: as `own_config`.
     """
     blob = store.read(CONFIG_PATH)
     return own_config(blob.data if blob else None, tip)
+
+
+class LostError(MixedError):
+    """A chain has no configuration that is its own, and is to get one again."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{CONFIG_PATH} {why}: `curator audit --repair` writes it again")
 
 
 def own_config(data: bytes | None, tip: Tip) -> Config:
     """Read a configuration that has to be the one of a chain's store.
 
     Raises:
-        MixedError: as `config_of`.
-        IntegrityError: as `config_of`.
-    """
-    lost = why_lost(data, tip)
-    if lost or data is None:
-        raise MixedError(f"{CONFIG_PATH} {lost}: `curator audit --repair` writes it again")
-    return parse(Config, data, CONFIG_PATH)
-
-
-def why_lost(data: bytes | None, tip: Tip) -> str:
-    """Say why a chain has no configuration; nothing, if it has one.
-
-    Raises:
+        LostError: it is missing, damaged, or another store's.
         IntegrityError: there is something, and it is not ours to write over.
     """
+    store = tip.generation.store
     if data is None:
-        return f"is missing, the chain is of store {tip.generation.store}"
+        raise LostError(f"is missing, the chain is of store {store}")
     try:
         json.loads(data)
     except (ValueError, RecursionError) as error:
-        return f"is damaged: {error}"
+        raise LostError(f"is damaged: {error}") from error
     config = parse(Config, data, CONFIG_PATH)
-    if config.store != tip.generation.store:
-        return f"is of store {config.store}, the chain of store {tip.generation.store}"
-    return ""
+    if config.store != store:
+        raise LostError(f"is of store {config.store}, the chain of store {store}")
+    return config
 
 
 def mend_config(target: Target, tip: Tip) -> list[str]:
@@ -137,19 +133,21 @@ def mend_config(target: Target, tip: Tip) -> list[str]:
 
     Raises:
         RefusedError: the head is signed and its keys are not here, or it cannot be asked.
-        IntegrityError: as `why_lost`.
+        IntegrityError: as `own_config`.
     """
 
     def again(data: bytes | None) -> bytes | None:
-        if not why_lost(data, tip):
-            return None
-        keys = _keys_of_head(target)
-        return Config(
-            store=tip.generation.store,
-            registry=str(target.place),
-            keys=keys,
-            threshold=max(1, len(keys)),
-        ).data
+        try:
+            own_config(data, tip)
+        except LostError:
+            keys = _keys_of_head(target)
+            return Config(
+                store=tip.generation.store,
+                registry=str(target.place),
+                keys=keys,
+                threshold=max(1, len(keys)),
+            ).data
+        return None
 
     return forward(target.store, CONFIG_PATH, again)
 

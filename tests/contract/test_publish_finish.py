@@ -13,7 +13,7 @@ import pytest
 from curator import farm as farms
 from curator import matrix
 from curator.derived import ATOM
-from curator.errors import RefusedError, TemporaryError
+from curator.errors import ConflictError, RefusedError, TemporaryError
 from curator.index import Index, Status, generation_path
 from curator.oci import canonical_json
 from curator.plan import Plan, make_plan
@@ -34,6 +34,7 @@ from tests.publishing import (
     in_memory,
     loaded,
 )
+from tests.signing import new_signer
 from tests.trees import tiny_tree
 
 if TYPE_CHECKING:
@@ -176,11 +177,9 @@ class Reach:
         return LATER
 
 
-def test_a_run_does_its_work_beside_a_taken_name(farm: Farm) -> None:
-    change = farm.change()
-    committed(farm, change)
-    take(farm, change)
-    told = farms.run(
+def run(farm: Farm) -> tuple[farms.CellResult, ...]:
+    """Let a run begin that has no cells."""
+    return farms.run(
         Plan(cells=(), rejected=()),
         matrix.load(tiny_tree()),
         Reach(farm),  # type: ignore[arg-type]
@@ -189,8 +188,21 @@ def test_a_run_does_its_work_beside_a_taken_name(farm: Farm) -> None:
         cancelled=threading.Event(),
         observe=lambda _: None,
     )
-    assert told == ()
+
+
+def test_a_run_does_its_work_beside_a_taken_name(farm: Farm) -> None:
+    change = farm.change()
+    committed(farm, change)
+    take(farm, change)
+    assert run(farm) == run(farm) == ()
     assert loaded(farm.root / "store", MARKER)["gen"] == 1
+
+
+def test_a_run_that_could_publish_nothing_does_not_begin(farm: Farm) -> None:
+    signing = Farm(farm.root, signer=new_signer())
+    signing.publish(signing.change())
+    with pytest.raises(RefusedError, match="CURATOR_SIGNING_KEY"):
+        run(farm)
 
 
 def test_a_cell_whose_name_is_taken_fails_until_it_is_out_of_use(farm: Farm) -> None:
@@ -253,6 +265,24 @@ def test_an_older_publisher_leaves_no_older_files(farm: Farm) -> None:
     assert badge(farm) == "14.3.0"
     assert audit(farm.target()).findings == ()
     check(farm)
+
+
+def test_a_file_that_others_write_all_the_time_is_left_to_whoever_is_next(farm: Farm) -> None:
+    farm.publish(farm.change("14.1.0"))
+
+    @dataclass
+    class Contended(FusedStore):
+        def replace(self, path: str, data: bytes, expected_etag: str | None) -> str:
+            if path == "v1/badge/cupy.json":
+                raise ConflictError(f"{path}: somebody else wrote it")
+            return self.inner.replace(path, data, expected_etag)
+
+    store = Contended(farm.documents, farm.fuse)
+    answer = publish([farm.change("14.2.0")], farm.target(store=store))
+    assert isinstance(answer, Committed)
+    assert isinstance(answer.unfinished, TemporaryError)
+    farm.recover()
+    assert badge(farm) == "14.2.0"
 
 
 @dataclass
