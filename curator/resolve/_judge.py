@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from curator import compat
 from curator.compat import Answer, at_least, exactly, numbers, within
+from curator.resolve._host import brands_of, nearest_branch, speaks_of_branch
 from curator.resolve._values import Gate, Gpu, Judgement, runs
 
 if TYPE_CHECKING:
@@ -34,19 +35,11 @@ if TYPE_CHECKING:
     from curator.resolve._values import Confidence, Host, Label, Tested
 
 PLATFORMS: Final[Mapping[str, str]] = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
-BRANDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "geforce": ("geforce", "geforcertx"),
-    "titan": ("titan", "titanrtx"),
-    "workstation": ("nvidia", "nvidiartx", "quadro", "quadrortx"),
-    "datacenter": ("nvidia", "tesla"),
-}
 BECAUSE: Final[Mapping[str, str]] = {
     "probe": "its probe has changed since",
     "age": "it is older than the index allows",
     "time": "its time is not to be believed",
 }
-_TURING: Final = (7, 5)
-_RENAMED: Final = 470
 _DOTTED: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){0,3}")
 
 
@@ -62,7 +55,7 @@ class Judge:
         self._host, self._facts = host, facts
         self._sms = frozenset(gpu.sm for gpu in host.gpus if gpu.sm)
         self._has_every_sm = bool(host.gpus) and all(gpu.sm for gpu in host.gpus)
-        self._speaks, self._is_exact = _speaks(host.branch, facts)
+        self._speaks, self._is_exact = speaks_of_branch(host.branch, facts)
         # By identity, which is quick: images share their labels, and the label is kept beside.
         self._labels: dict[int, tuple[Label, Judgement]] = {}
         self._asked: dict[tuple[tuple[str, str], ...], Answer] = {}
@@ -192,7 +185,7 @@ class Judge:
                 cuda=self._cuda(),
                 driver=None if driver is None else (exactly if "." in driver else within)(driver),
                 arch=gpu.sm,
-                brands=_brands(gpu, self._host.branch),
+                brands=brands_of(gpu, self._host.branch),
             )
             for gpu in self._host.gpus or (Gpu(),)
         ]
@@ -246,7 +239,7 @@ class Judge:
 
     def _branches(self, label: Label, driver: Answer) -> tuple[int, ...]:
         """Return the branches that have to know the GPUs: the host's, and that of a package."""
-        own = () if self._host.branch is None else (_nearest(self._host.branch, self._facts),)
+        own = () if self._host.branch is None else (nearest_branch(self._host.branch, self._facts),)
         package = self._package(label, driver)
         return own if package is None else (*own, package)
 
@@ -313,42 +306,6 @@ def is_readable(label: Label) -> bool:
     """Say whether the versions in a label are numbers that rules can compare."""
     told = (label.cuda, label.floor, label.forward or "0", label.glibc or "0")
     return all(_DOTTED.fullmatch(text) for text in told)
-
-
-def _speaks(branch: int | None, facts: Facts) -> tuple[str | None, bool]:
-    """Return the CUDA release that a branch speaks, and whether it is that or a later one.
-
-    Of a branch without facts it is that of the nearest branch before.
-    """
-    if branch is None:
-        return None, False
-    known = facts.branches.get(_nearest(branch, facts))
-    return (known.cuda, known.number == branch) if known else (None, False)
-
-
-def _nearest(branch: int, facts: Facts) -> int:
-    """Return the branch with facts that a driver is of: numbers on Windows run past the branch's.
-
-    A driver 573 there is of branch 570. One that is older than all facts is of its own.
-    """
-    if branch in facts.branches:
-        return branch
-    return max((number for number in facts.branches if number < branch), default=branch)
-
-
-def _brands(gpu: Gpu, branch: int | None) -> tuple[str, ...]:
-    """Return the brands that a GPU may report.
-
-    Data-centre GPUs up to Volta are Teslas; from Turing on, newer drivers call them NVIDIA.
-
-    Source: nvidia-container-toolkit#152 (T4 and A100 with 515), nvidia-docker#835 (V100).
-    """
-    if gpu.kind == "datacenter" and gpu.sm:
-        if numbers(gpu.sm) < _TURING:
-            return ("tesla",)
-        if branch is not None and branch >= _RENAMED:
-            return ("nvidia",)
-    return BRANDS.get(gpu.kind or "", ())
 
 
 def _folded(gates: Iterable[Gate]) -> Says:
