@@ -151,7 +151,11 @@ def entry_of(image: Image) -> Entry:
         platforms=label.platforms,
         size=3_000_000_000,
         stack=Stack(
-            framework=image.framework, version=image.version, cuda=label.cuda, python=image.python
+            framework=image.framework,
+            version=image.version,
+            cuda=label.cuda,
+            python=image.python,
+            built=label.built,
         ),
         driver=Driver(min=label.floor, rule="CUDA Compatibility, minor version compatibility"),
         tests=tuple(tests),

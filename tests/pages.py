@@ -283,6 +283,7 @@ def invented_image(dice: random.Random, number: int) -> Image:
         "requires": dice.choice(REQUIRES),
         "forward": dice.choice([None, None, None, cuda, "12.8", "99.1"]),
         "glibc": dice.choice([None, "2.31", "2.36"]),
+        "built": (None, None, "12.5.1", "12.8", "13.2")[number % 5],
         "platforms": dice.choice([PLATFORMS, PLATFORMS[:1], PLATFORMS[1:]]),
         "floor": dice.choice(["450.80.02", "525.60.13", "580.65.06", "580"]),
     }  # fmt: skip

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 from curator.compat import is_checked, numbers
 from curator.coverage import coverage, image_of
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from curator.plan import PlannedCell
     from curator.policy import Verdict
     from curator.smoke import Check, SmokeReport
+
+
+_RELEASE: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,3}")
 
 
 def failed_checks(report: SmokeReport, verdict: Verdict) -> str:
@@ -71,6 +75,7 @@ def entry_of(  # noqa: PLR0913 - what an entry is made from
             cudnn=read.get("cudnn"),
             nccl=read.get("nccl"),
             glibc=report.got("python").get("glibc"),
+            built=built_of(report),
         ),
         sm=_sm(report),
         requires=requirements(destination.registry.blob(inner, manifest.blobs[0])),
@@ -90,6 +95,12 @@ def requirements(config: bytes) -> dict[str, str]:
     settings = json.loads(config).get("config") or {}
     variables = (text.partition("=") for text in settings.get("Env") or ())
     return {name: value for name, _, value in variables if is_checked(name)}
+
+
+def built_of(report: SmokeReport) -> str | None:
+    """Return the CUDA release that compiled the framework; None where it does not tell one."""
+    told = str(report.got("framework").get("built", ""))
+    return told if _RELEASE.fullmatch(told) else None
 
 
 def forward_of(report: SmokeReport, cuda: str) -> str | None:

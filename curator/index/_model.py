@@ -87,7 +87,10 @@ class Model(BaseModel):
 
 
 class Stack(Model):
-    """The versions inside an image, as they were read there."""
+    """The versions inside an image, as they were read there.
+
+    `built` is the CUDA release that compiled the framework, where the framework tells it.
+    """
 
     framework: Name
     version: Version
@@ -96,6 +99,7 @@ class Stack(Model):
     cudnn: Version | None = None
     nccl: Version | None = None
     glibc: Version | None = None
+    built: Version | None = None
 
 
 class Sm(Model):

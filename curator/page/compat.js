@@ -94,14 +94,17 @@ const compat = (() => {
     return answer("yes", rule, numbered, `${prefix}${major}${minor}${suffix}`);
   }
 
-  function supported(gpu, cuda, first_cuda, last_cuda) {
+  function supported(gpu, cuda, first_cuda, last_cuda, built) {
     const compared = [["gpu", gpu], ["cuda", cuda]];
     const last = last_cuda ? [["last_cuda", last_cuda]] : [];
     if (last_cuda && numbers(cuda)[0] > numbers(last_cuda)[0]) {
       return answer("no", "gpu-dropped", [...compared, ...last]);
     }
-    if (is_less(numbers(cuda).slice(0, 2), numbers(first_cuda))) {
-      return answer("unknown", "gpu-newer", [...compared, ["first_cuda", first_cuda]]);
+    const release = (version) => numbers(version).slice(0, 2);
+    const oldest = built && is_less(release(built), release(cuda)) ? built : cuda;
+    if (is_less(release(oldest), numbers(first_cuda))) {
+      const told = [["gpu", gpu], ["cuda", oldest], ["first_cuda", first_cuda]];
+      return answer("unknown", "gpu-newer", told);
     }
     return answer("yes", "gpu-supported", [...compared, ...last]);
   }

@@ -292,6 +292,7 @@ def _of(
             requires=entry.requires,
             forward=entry.forward,
             glibc=stack.glibc,
+            built=stack.built,
         ),
         size=entry.size,
         tags=entry.tags,

@@ -235,7 +235,7 @@ class Judge:
             return label.forward
         if self._speaks is None or self._is_exact:
             return self._speaks
-        return self._speaks if numbers(self._speaks) >= numbers(label.cuda)[:2] else None
+        return self._speaks if numbers(self._speaks) >= numbers(label.ptx_cuda)[:2] else None
 
     def _branches(self, label: Label, driver: Answer) -> tuple[int, ...]:
         """Return the branches that have to know the GPUs: the host's, and that of a package."""
@@ -264,19 +264,16 @@ class Judge:
         if gpu.sm is None:
             yield Gate(gate="G3", answer=Answer(says="unknown", rule="gpu-not-given"), gpu=place)
             return
-        yield from self._known(label, gpu, gpu.sm, place, branches)
-        if label.cubin is None:
-            yield Gate(gate="G3", answer=Answer(says="unknown", rule="kernel-unread"), gpu=place)
-            return
-        kernel = compat.kernel(gpu.sm, cubin=label.cubin, ptx=label.ptx)
+        kernel = _kernel(label, gpu.sm)
+        built = label.built if kernel.rule == "kernel-ptx" else None
+        yield from self._known(gpu, gpu.sm, place, branches)
+        yield from self._supported(label.cuda, built, gpu.sm, place)
         yield Gate(gate="G3", answer=kernel, gpu=place)
         if kernel.rule == "kernel-ptx":
-            yield Gate(gate="G3", answer=self._ptx(label.cuda, speaks), gpu=place)
+            yield Gate(gate="G3", answer=self._ptx(label.ptx_cuda, speaks), gpu=place)
 
-    def _known(
-        self, label: Label, gpu: Gpu, sm: str, place: int, branches: Sequence[int]
-    ) -> Iterator[Gate]:
-        """Yield whether the driver and the image's CUDA know a GPU."""
+    def _known(self, gpu: Gpu, sm: str, place: int, branches: Sequence[int]) -> Iterator[Gate]:
+        """Yield whether the driver knows a GPU."""
         facts = self._facts.capabilities.get(sm)
         if facts is None:
             answer = Answer(says="unknown", rule="gpu-unknown", compared=(("gpu", sm),))
@@ -291,9 +288,15 @@ class Judge:
             own, first_driver = self._host.driver, product.first_driver
             answer = compat.introduced(product.name, own, first=first_driver)
             yield Gate(gate="G2", answer=answer, gpu=place)
-        first_cuda, last_cuda = facts.first_cuda, facts.last_cuda
-        answer = compat.supported(sm, label.cuda, first_cuda=first_cuda, last_cuda=last_cuda)
-        yield Gate(gate="G3", answer=answer, gpu=place)
+
+    def _supported(self, cuda: str, built: str | None, sm: str, place: int) -> Iterator[Gate]:
+        """Yield whether the image's CUDA knows a GPU, and that of the PTX which the GPU needs."""
+        if facts := self._facts.capabilities.get(sm):
+            first_cuda, last_cuda = facts.first_cuda, facts.last_cuda
+            answer = compat.supported(
+                sm, cuda, first_cuda=first_cuda, last_cuda=last_cuda, built=built
+            )
+            yield Gate(gate="G3", answer=answer, gpu=place)
 
     def _ptx(self, cuda: str, speaks: str | None) -> Answer:
         release = ".".join(cuda.split(".")[:2])
@@ -302,9 +305,16 @@ class Judge:
         return compat.accepts_ptx(cuda, speaks=speaks, made=made, accepts=accepts)
 
 
+def _kernel(label: Label, sm: str) -> Answer:
+    """Return which of an image's kernels a GPU loads."""
+    if label.cubin is None:
+        return Answer(says="unknown", rule="kernel-unread")
+    return compat.kernel(sm, cubin=label.cubin, ptx=label.ptx)
+
+
 def is_readable(label: Label) -> bool:
     """Say whether the versions in a label are numbers that rules can compare."""
-    told = (label.cuda, label.floor, label.forward or "0", label.glibc or "0")
+    told = (label.cuda, label.floor, label.ptx_cuda, label.forward or "0", label.glibc or "0")
     return all(_DOTTED.fullmatch(text) for text in told)
 
 

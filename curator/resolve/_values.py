@@ -90,7 +90,8 @@ class Label:
     `cubin` is None where nobody read which kernels there are. `requires` are the variables that
     the container runtime looks at (`NVIDIA_REQUIRE_*`, `NVIDIA_DISABLE_REQUIRE`, `CUDA_VERSION`),
     None where nobody read them. `forward` is the CUDA release of a forward compatibility package
-    in the image, and `glibc` its C library.
+    in the image, and `glibc` its C library. `built` is the CUDA release that compiled the
+    framework, where it tells: its kernels can be older than `cuda`, the libraries beside them.
     """
 
     cuda: str
@@ -101,6 +102,12 @@ class Label:
     requires: Mapping[str, str] | None = field(default=None, hash=False)
     forward: str | None = None
     glibc: str | None = None
+    built: str | None = None
+
+    @property
+    def ptx_cuda(self) -> str:
+        """The CUDA release that wrote the framework's PTX."""
+        return self.built or self.cuda
 
     def to_json(self) -> dict[str, Any]:
         """Return the label; what is not known is left out."""
@@ -113,6 +120,7 @@ class Label:
             "requires": None if self.requires is None else dict(self.requires),
             "forward": self.forward,
             "glibc": self.glibc,
+            "built": self.built,
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -129,6 +137,7 @@ class Label:
             requires=value.get("requires"),
             forward=value.get("forward"),
             glibc=value.get("glibc"),
+            built=value.get("built"),
         )
 
 

@@ -206,6 +206,21 @@ def test_an_index_tells_of_a_forward_compatibility_package() -> None:
     assert first(judge(known, host("535.104.05", "RTX 4090"), FACTS)) == "driver-forward"
 
 
+def test_an_index_tells_which_cuda_wrote_the_ptx() -> None:
+    there = label("12.9", ("8.0", "8.9"), ("9.0",), built="12.5.1")
+    known = Catalogue.read(published(image("x", "1", there, tests=(ran("H200", "580"),))).data)
+    assert known.image(0).label == there
+    told = coverage(image_of(entry_of(known.image(0)), PROBE), FACTS.gpus, now=NOW, max_age_days=90)
+    for gpu in ("A100", "RTX 4090", "H200", "B200", "B300", "RTX 5090"):
+        where = host("590", gpu)
+        group = told.at(where.gpus[0].sm or "", 590)
+        assert group is not None
+        assert ("gpu-newer" in group.rules) == (
+            first(judge(known.image(0), where, FACTS)) == "gpu-newer"
+        )
+        assert ("gpu-newer" in group.rules) == (gpu in {"B200", "B300", "RTX 5090"})
+
+
 def test_how_old_a_test_is_survives_the_catalogues_document() -> None:
     known = published(having(ran("A100", "580.95.05")), probe="1" * 64)
     again = Catalogue.read(known.data)
