@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from curator.compat._answer import Answer, numbers
@@ -17,6 +18,15 @@ TEGRA: Final = frozenset({(3, 2), (5, 3), (6, 2), (7, 2), (8, 7)})
 
 _MINORS_SINCE: Final = 11
 _TARGET = re.compile(r"(\d{1,3})\.(\d)([af]?)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A library that a framework needs, with code for fewer GPUs than the framework itself."""
+
+    file: str
+    cubin: tuple[str, ...]
+    ptx: tuple[str, ...] = ()
 
 
 def require_cuda(cuda: str) -> str:
@@ -62,6 +72,17 @@ def kernel(gpu: str, *, cubin: Iterable[str], ptx: Iterable[str]) -> Answer:
     shipped = [t for t in (*binaries, *texts) if t is not None]
     near = (("highest", "{}.{}{}".format(*max(shipped, key=_closeness))),) if shipped else ()
     return Answer(says=says, rule="kernel-none", compared=(*compared, *near))
+
+
+def library(gpu: str, gap: Gap) -> Answer:
+    """Say whether a GPU, for which a framework has kernels, has them in such a library, too.
+
+    Source: conda-forge/tensorflow-feedstock#457: cuDNN 9.11 and later has no device code for GPUs
+    before Turing, and what uses it there crashes.
+    """
+    found = kernel(gpu, cubin=gap.cubin, ptx=gap.ptx).says
+    compared = (("gpu", gpu), ("file", gap.file))
+    return Answer(says="yes" if found == "yes" else "unknown", rule="kernel-gap", compared=compared)
 
 
 _Target = tuple[int, int, str]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from curator import compat
@@ -16,7 +17,7 @@ from curator import compat
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from curator.compat import Answer
+    from curator.compat import Answer, Gap
     from curator.facts import Capability, DriverBranch, Gpus
 
 Pair = tuple[str, int]
@@ -29,7 +30,8 @@ _UNREADABLE = compat.Answer(says="unknown", rule="driver-floor")
 class Label:
     """What an image says about where it runs; no `cubin` at all is: not known.
 
-    `built` is the CUDA release that compiled the framework, where that is known to be another.
+    `built` is the CUDA release that compiled the framework, where that is known to be another;
+    `gaps` are libraries that the framework needs, with code for fewer GPUs.
     """
 
     cuda: str
@@ -37,6 +39,7 @@ class Label:
     cubin: tuple[str, ...] | None
     ptx: tuple[str, ...] = ()
     built: str | None = None
+    gaps: tuple[Gap, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +66,13 @@ class Claims:
 
     `threads` holds, by cubin and driver rule, the pairs on which an image runs the same machine
     code under the same rule. PTX has none: every driver makes its own code of it. A GPU that is
-    newer than the image's CUDA shares none with others.
+    newer than the image's CUDA shares none with others, one in a gap none at all. `gaps` tells per
+    row of a library without code for the GPU.
     """
 
     family: Family
     kernels: tuple[Answer, ...]
+    gaps: tuple[Answer | None, ...]
     yes: int
     threads: Mapping[tuple[str, str], int]
 
@@ -75,7 +80,8 @@ class Claims:
         """Return every rule's answer for a pair."""
         kernel, family = self.kernels[row], self.family
         jit = (family.compilers[column],) if kernel.rule == "kernel-ptx" else ()
-        return (self.supported(row), kernel, family.drivers[column], *jit)
+        gap = filter(None, (self.gaps[row],))
+        return (self.supported(row), kernel, family.drivers[column], *jit, *gap)
 
     def supported(self, row: int) -> Answer:
         """Return whether the CUDA releases that a GPU needs know it."""
@@ -100,6 +106,12 @@ def _code(kernel: Answer, supported: Answer) -> str:
     """Return what names the machine code of a GPU among all."""
     own = f" on {dict(kernel.compared)['gpu']}" if supported.says == "unknown" else ""
     return f"{kernel.loads or ''}{own}"
+
+
+def _gap(gpu: Capability, kernel: Answer, gaps: Iterable[Gap]) -> Answer | None:
+    """Return what tells of a library without code for a GPU that the framework has kernels for."""
+    found = (compat.library(gpu.sm, gap) for gap in gaps if kernel.says == "yes")
+    return next((answer for answer in found if answer.says != "yes"), None)
 
 
 class Grid:
@@ -161,18 +173,19 @@ class Grid:
 
     def _judge(self, label: Label) -> Claims:
         kernels, family = self._kernels(label), self._family(label)
+        gaps = tuple(map(_gap, self.capabilities, kernels, repeat(label.gaps)))
         yes = 0
         threads: defaultdict[tuple[str, str], int] = defaultdict(int)
         for row, (kernel, here) in enumerate(zip(kernels, self.rows, strict=True)):
             is_jit = kernel.rule == "kernel-ptx"
             supported = (family.written if is_jit else family.supported)[row].says
-            if kernel.says != "yes" or supported == "no":
+            if kernel.says != "yes" or supported == "no" or gaps[row]:
                 continue
             if supported == "yes":
                 yes |= here & family.runs & (family.compiles if is_jit else family.runs)
             for rule, columns in () if is_jit else family.rules.items():
                 threads[_code(kernel, family.supported[row]), rule] |= here & columns
-        return Claims(family=family, kernels=kernels, yes=yes, threads=threads)
+        return Claims(family=family, kernels=kernels, gaps=gaps, yes=yes, threads=threads)
 
     def _kernels(self, label: Label) -> tuple[Answer, ...]:
         if label.cubin is None:

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from curator.compat import Gap
 from curator.oci import Digest, canonical_json
 
 if TYPE_CHECKING:
@@ -102,12 +103,21 @@ class Stack(Model):
     built: Version | None = None
 
 
+class SmGap(Model):
+    """A library that the framework needs, with code for fewer compute capabilities than it has."""
+
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]{1,100}$")]
+    cubin: tuple[str, ...]
+    ptx: tuple[str, ...] = ()
+
+
 class Sm(Model):
     """The compute capabilities an image ships kernels for, such as `9.0`, and how that is known."""
 
     cubin: tuple[str, ...]
     ptx: tuple[str, ...] = ()
     source: str
+    gaps: tuple[SmGap, ...] | None = None
 
 
 class Driver(Model):
@@ -222,6 +232,12 @@ class Entry(Model):
         if self.id != entry_id(self.cell, self.recipe):
             raise ValueError(f"id {self.id} is not {entry_id(self.cell, self.recipe)}")
         return self
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """The libraries with code for fewer GPUs than the framework, as the rules take them."""
+        told = self.sm.gaps if self.sm else None
+        return tuple(Gap(file=gap.file, cubin=gap.cubin, ptx=gap.ptx) for gap in told or ())
 
     @property
     def is_current(self) -> bool:

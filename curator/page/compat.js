@@ -71,6 +71,12 @@ const compat = (() => {
     return answer(says, "kernel-none", compared);
   }
 
+  function library(gpu, gap) {
+    const found = kernel(gpu, gap.cubin, gap.ptx ?? []).says;
+    const compared = [["gpu", gpu], ["file", gap.file]];
+    return answer(found === "yes" ? "yes" : "unknown", "kernel-gap", compared);
+  }
+
   function target(text) {
     const found = TARGET.exec(text);
     return found && [Number(found[1]), Number(found[2]), found[3]];
@@ -357,6 +363,7 @@ const compat = (() => {
     is_less,
     kernel,
     knows,
+    library,
     numbers,
     platform,
     runtime,

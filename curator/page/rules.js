@@ -239,6 +239,8 @@ const rules = (() => {
       yield* this.supported(label.cuda, built, gpu.sm, place);
       yield gate("G3", found, place);
       if (found.rule === "kernel-ptx") yield gate("G3", this.ptx(ptx_cuda(label), speaks), place);
+      if (found.says !== "yes") return;
+      for (const gap of label.gaps ?? []) yield gate("G3", compat.library(gpu.sm, gap), place);
     }
 
     // Whether the driver knows a GPU.

@@ -293,6 +293,7 @@ def _of(
             forward=entry.forward,
             glibc=stack.glibc,
             built=stack.built,
+            gaps=entry.gaps,
         ),
         size=entry.size,
         tags=entry.tags,

@@ -3,7 +3,8 @@
 - G0: the CPU's architecture, and the C library under the engine.
 - G1: the container runtime's check of `NVIDIA_REQUIRE_*`.
 - G2: the driver: floor of the CUDA family, forward compatibility, whether it knows the GPU.
-- G3: the kernels, for each GPU: a cubin, or PTX that the driver compiles; what CUDA dropped.
+- G3: the kernels, for each GPU: a cubin, or PTX that the driver compiles; what CUDA dropped; code
+  in the libraries that the framework needs.
 - E: tests of this very image on each of the host's compute capabilities.
 
 The answer is no if a gate says no, else unknown if one does not know, else yes. Of tests those
@@ -271,6 +272,8 @@ class Judge:
         yield Gate(gate="G3", answer=kernel, gpu=place)
         if kernel.rule == "kernel-ptx":
             yield Gate(gate="G3", answer=self._ptx(label.ptx_cuda, speaks), gpu=place)
+        for gap in label.gaps if kernel.says == "yes" else ():
+            yield Gate(gate="G3", answer=compat.library(gpu.sm, gap), gpu=place)
 
     def _known(self, gpu: Gpu, sm: str, place: int, branches: Sequence[int]) -> Iterator[Gate]:
         """Yield whether the driver knows a GPU."""

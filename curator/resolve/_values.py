@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from curator.compat import standing
+from curator.compat import Gap, standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -92,6 +92,7 @@ class Label:
     None where nobody read them. `forward` is the CUDA release of a forward compatibility package
     in the image, and `glibc` its C library. `built` is the CUDA release that compiled the
     framework, where it tells: its kernels can be older than `cuda`, the libraries beside them.
+    `gaps` are libraries that the framework needs and that have code for fewer GPUs.
     """
 
     cuda: str
@@ -103,6 +104,7 @@ class Label:
     forward: str | None = None
     glibc: str | None = None
     built: str | None = None
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def ptx_cuda(self) -> str:
@@ -121,6 +123,7 @@ class Label:
             "forward": self.forward,
             "glibc": self.glibc,
             "built": self.built,
+            "gaps": [asdict(gap) for gap in self.gaps] or None,
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -138,6 +141,10 @@ class Label:
             forward=value.get("forward"),
             glibc=value.get("glibc"),
             built=value.get("built"),
+            gaps=tuple(
+                Gap(file=gap["file"], cubin=tuple(gap["cubin"]), ptx=tuple(gap.get("ptx", ())))
+                for gap in value.get("gaps", ())
+            ),
         )
 
 
