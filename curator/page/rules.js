@@ -117,15 +117,15 @@ const rules = (() => {
       return tests.find((test) => !test.stale && is_old(test)) ?? null;
     }
 
-    // The failure that stands with the nearest driver: an older one, else a newer.
+    // The failure that stands with the nearest older branch, or a newer as near.
     doubt(runs, sm) {
-      const of_sm = runs.filter((run) => run.sm === sm);
-      if (!of_sm.length) return null;
-      const branches = of_sm.map((run) => run.branch);
-      const older = branches.filter((branch) => branch <= (this.branch ?? 0));
-      const nearest = older.length ? Math.max(...older) : Math.min(...branches);
-      const [test] = of_sm.find((run) => run.branch === nearest).tests;
-      return test.verdict === "pass" ? null : test;
+      const own = this.branch ?? 0;
+      const of_sm = sorted_by(runs.filter((run) => run.sm === sm), (run) => run.branch);
+      const near = of_sm.filter((run) => run.branch <= own).slice(-1);
+      const newer = of_sm.find((run) => run.branch > own);
+      if (newer && (!near.length || newer.branch - own <= own - near[0].branch)) near.push(newer);
+      const tests = near.map((run) => run.tests[0]);
+      return tests.find((test) => test.verdict !== "pass") ?? null;
     }
 
     *gates(label) {

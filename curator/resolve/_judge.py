@@ -11,7 +11,7 @@ The answer is no if a gate says no, else unknown if one does not know, else yes.
 count that stand (`curator.compat.standing`):
 
 - A failure with the host's driver branch stands above everything. One with another branch makes a
-  yes unknown, unless the image passed with a branch that is nearer.
+  yes unknown: the nearest older one with a test, or the nearest newer one if it is no further away.
 - A pass that is not stale, with the host's driver branch and no newer driver, stands above G2 and
   G3, but not above what forward compatibility is said not to do.
 - Another such pass on the compute capability stands above `gpu-newer` alone.
@@ -135,14 +135,15 @@ class Judge:
     def _doubt(
         self, standing: Mapping[tuple[str, int], Sequence[Tested]], sm: str
     ) -> Tested | None:
-        """Return the failure that stands with the nearest driver: an older one, else a newer."""
-        branches = [branch for known, branch in standing if known == sm]
+        """Return the failure that stands with the nearest older branch, or a newer as near."""
         own = self._host.branch or 0
-        older = [branch for branch in branches if branch <= own]
-        if not branches:
-            return None
-        test = standing[sm, max(older) if older else min(branches)][0]
-        return None if test.passed else test
+        branches = sorted(branch for known, branch in standing if known == sm)
+        near = [branch for branch in branches if branch <= own][-1:]
+        newer = next((branch for branch in branches if branch > own), None)
+        if newer is not None and (not near or newer - own <= own - near[0]):
+            near.append(newer)
+        tests = (standing[sm, branch][0] for branch in near)
+        return next((test for test in tests if not test.passed), None)
 
     def _gates(self, label: Label) -> Iterator[Gate]:
         host = self._host
