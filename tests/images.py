@@ -12,6 +12,7 @@ from curator.index import (
     Entry,
     Index,
     Sm,
+    SmGap,
     Stack,
     Status,
     SuiteResult,
@@ -151,7 +152,11 @@ def entry_of(image: Image) -> Entry:
         platforms=label.platforms,
         size=3_000_000_000,
         stack=Stack(
-            framework=image.framework, version=image.version, cuda=label.cuda, python=image.python
+            framework=image.framework,
+            version=image.version,
+            cuda=label.cuda,
+            python=image.python,
+            built=label.built,
         ),
         driver=Driver(min=label.floor, rule="CUDA Compatibility, minor version compatibility"),
         tests=tuple(tests),
@@ -164,11 +169,16 @@ def entry_of(image: Image) -> Entry:
         ),
         channel=cast("Any", image.channel),
         tags=image.tags,
-        sm=None if label.cubin is None else Sm(cubin=label.cubin, ptx=label.ptx, source="made up"),
+        sm=None if label.cubin is None else _sm(label),
         requires=None if label.requires is None else dict(label.requires),
         forward=label.forward,
         published=image.published,
     )
+
+
+def _sm(label: Label) -> Sm:
+    gaps = tuple(SmGap(file=gap.file, cubin=gap.cubin, ptx=gap.ptx) for gap in label.gaps)
+    return Sm(cubin=label.cubin or (), ptx=label.ptx, source="made up", gaps=gaps or None)
 
 
 def written(root: Path, images: Iterable[Image]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from curator.compat import Gap
 from curator.facts import facts
 from curator.oci import sha256
 from curator.page import site
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 REGISTRY = "registry.example/dl"
+CUDNN = Gap(file="libcudnn_ops.so.9", cubin=("7.5", "8.0", "9.0a", "10.0f"), ptx=("12.0f",))
 AT = "2026-11-21T09:30:00Z"
 
 
@@ -283,6 +285,8 @@ def invented_image(dice: random.Random, number: int) -> Image:
         "requires": dice.choice(REQUIRES),
         "forward": dice.choice([None, None, None, cuda, "12.8", "99.1"]),
         "glibc": dice.choice([None, "2.31", "2.36"]),
+        "gaps": (CUDNN,) if number % 7 == 0 else (),
+        "built": (None, None, "12.5.1", "12.8", "13.2")[number % 5],
         "platforms": dice.choice([PLATFORMS, PLATFORMS[:1], PLATFORMS[1:]]),
         "floor": dice.choice(["450.80.02", "525.60.13", "580.65.06", "580"]),
     }  # fmt: skip

@@ -19,12 +19,14 @@ from __future__ import annotations
 
 from curator.compat._answer import Answer, Numbers, Says, begins, numbers
 from curator.compat._cuda import (
+    Gap,
     accepts_ptx,
     driver,
     forward,
     introduced,
     kernel,
     knows,
+    library,
     platform,
     require_arch,
     require_cuda,
@@ -36,6 +38,7 @@ from curator.compat._runtime import Range, at_least, exactly, is_checked, runtim
 
 __all__ = [
     "Answer",
+    "Gap",
     "Numbers",
     "Range",
     "Says",
@@ -51,6 +54,7 @@ __all__ = [
     "is_checked",
     "kernel",
     "knows",
+    "library",
     "moment_of",
     "numbers",
     "platform",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from curator.compat._answer import Answer, numbers
@@ -17,6 +18,15 @@ TEGRA: Final = frozenset({(3, 2), (5, 3), (6, 2), (7, 2), (8, 7)})
 
 _MINORS_SINCE: Final = 11
 _TARGET = re.compile(r"(\d{1,3})\.(\d)([af]?)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A library that a framework needs, with code for fewer GPUs than the framework itself."""
+
+    file: str
+    cubin: tuple[str, ...]
+    ptx: tuple[str, ...] = ()
 
 
 def require_cuda(cuda: str) -> str:
@@ -64,6 +74,17 @@ def kernel(gpu: str, *, cubin: Iterable[str], ptx: Iterable[str]) -> Answer:
     return Answer(says=says, rule="kernel-none", compared=(*compared, *near))
 
 
+def library(gpu: str, gap: Gap) -> Answer:
+    """Say whether a GPU, for which a framework has kernels, has them in such a library, too.
+
+    Source: conda-forge/tensorflow-feedstock#457: cuDNN 9.11 and later has no device code for GPUs
+    before Turing, and what uses it there crashes.
+    """
+    found = kernel(gpu, cubin=gap.cubin, ptx=gap.ptx).says
+    compared = (("gpu", gpu), ("file", gap.file))
+    return Answer(says="yes" if found == "yes" else "unknown", rule="kernel-gap", compared=compared)
+
+
 _Target = tuple[int, int, str]
 
 
@@ -99,12 +120,17 @@ def _loaded(rule: str, prefix: str, target: _Target, compared: Numbers) -> Answe
     )
 
 
-def supported(gpu: str, cuda: str, *, first_cuda: str, last_cuda: str | None) -> Answer:
+def supported(
+    gpu: str, cuda: str, *, first_cuda: str, last_cuda: str | None, built: str | None = None
+) -> Answer:
     """Say whether a CUDA release supports a GPU: `first_cuda` is the first that knows it.
 
-    `last_cuda` is the last major release that does. On a GPU that is newer than the release nobody
-    promises anything, whatever kernels an image ships for it: a framework that compiles kernels
-    when they are used asks a compiler that does not know the GPU, and so do its libraries.
+    `last_cuda` is the last major release that does. `built` is the release that wrote the PTX which
+    the GPU needs, where it is another than the image's: it has to know the GPU too.
+
+    On a GPU that is newer than the release nobody promises anything, whatever kernels an image
+    ships for it: a framework that compiles kernels when they are used asks a compiler that does
+    not know the GPU, and so do its libraries.
 
     Source: CUDA Toolkit, Driver, and Architecture Matrix; CUDA 13.0 release notes.
     """
@@ -112,8 +138,9 @@ def supported(gpu: str, cuda: str, *, first_cuda: str, last_cuda: str | None) ->
     if last_cuda and numbers(cuda)[0] > numbers(last_cuda)[0]:
         compared = (*compared, ("last_cuda", last_cuda))
         return Answer(says="no", rule="gpu-dropped", compared=compared)
-    if numbers(cuda)[:2] < numbers(first_cuda):
-        compared = (*compared, ("first_cuda", first_cuda))
+    oldest = min(cuda, built or cuda, key=lambda release: numbers(release)[:2])
+    if numbers(oldest)[:2] < numbers(first_cuda):
+        compared = (("gpu", gpu), ("cuda", oldest), ("first_cuda", first_cuda))
         return Answer(says="unknown", rule="gpu-newer", compared=compared)
     compared = (*compared, ("last_cuda", last_cuda)) if last_cuda else compared
     return Answer(says="yes", rule="gpu-supported", compared=compared)

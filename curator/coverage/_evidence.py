@@ -46,6 +46,8 @@ def image_of(entry: Entry, probe: str) -> Image:
         driver_floor=entry.driver.min,
         cubin=sm.cubin if sm else None,
         ptx=sm.ptx if sm else (),
+        built=entry.stack.built,
+        gaps=entry.gaps,
     )
     return Image(name=entry.id, probe=probe, label=label, tests=entry.tests)
 

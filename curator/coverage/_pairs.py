@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from curator import compat
@@ -16,7 +17,7 @@ from curator import compat
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from curator.compat import Answer
+    from curator.compat import Answer, Gap
     from curator.facts import Capability, DriverBranch, Gpus
 
 Pair = tuple[str, int]
@@ -27,23 +28,31 @@ _UNREADABLE = compat.Answer(says="unknown", rule="driver-floor")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """What an image says about where it runs; no `cubin` at all is: not known."""
+    """What an image says about where it runs; no `cubin` at all is: not known.
+
+    `built` is the CUDA release that compiled the framework, where that is known to be another;
+    `gaps` are libraries that the framework needs, with code for fewer GPUs.
+    """
 
     cuda: str
     driver_floor: str
     cubin: tuple[str, ...] | None
     ptx: tuple[str, ...] = ()
+    built: str | None = None
+    gaps: tuple[Gap, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """What the rules say of a CUDA release and its driver floor, whatever the kernels.
 
-    `supported` is per row, `drivers` and `compilers` (of PTX) per column. `runs` and `compiles`
-    hold the pairs on which drivers do; `rules` those of `runs` by the rule that says so.
+    `supported` is per row, and `written` the same for a GPU that needs the framework's PTX;
+    `drivers` and `compilers` (of PTX) are per column. `runs` and `compiles` hold the pairs on which
+    drivers do; `rules` those of `runs` by the rule that says so.
     """
 
     supported: tuple[Answer, ...]
+    written: tuple[Answer, ...]
     drivers: tuple[Answer, ...]
     compilers: tuple[Answer, ...]
     rules: Mapping[str, int]
@@ -57,11 +66,13 @@ class Claims:
 
     `threads` holds, by cubin and driver rule, the pairs on which an image runs the same machine
     code under the same rule. PTX has none: every driver makes its own code of it. A GPU that is
-    newer than the image's CUDA shares none with others.
+    newer than the image's CUDA shares none with others, one in a gap none at all. `gaps` tells per
+    row of a library without code for the GPU.
     """
 
     family: Family
     kernels: tuple[Answer, ...]
+    gaps: tuple[Answer | None, ...]
     yes: int
     threads: Mapping[tuple[str, str], int]
 
@@ -69,7 +80,13 @@ class Claims:
         """Return every rule's answer for a pair."""
         kernel, family = self.kernels[row], self.family
         jit = (family.compilers[column],) if kernel.rule == "kernel-ptx" else ()
-        return (family.supported[row], kernel, family.drivers[column], *jit)
+        gap = filter(None, (self.gaps[row],))
+        return (self.supported(row), kernel, family.drivers[column], *jit, *gap)
+
+    def supported(self, row: int) -> Answer:
+        """Return whether the CUDA releases that a GPU needs know it."""
+        is_jit = self.kernels[row].rule == "kernel-ptx"
+        return (self.family.written if is_jit else self.family.supported)[row]
 
     def loads(self, row: int) -> str:
         """Return the kernel image that a GPU loads; nothing where there is none."""
@@ -91,6 +108,12 @@ def _code(kernel: Answer, supported: Answer) -> str:
     return f"{kernel.loads or ''}{own}"
 
 
+def _gap(gpu: Capability, kernel: Answer, gaps: Iterable[Gap]) -> Answer | None:
+    """Return what tells of a library without code for a GPU that the framework has kernels for."""
+    found = (compat.library(gpu.sm, gap) for gap in gaps if kernel.says == "yes")
+    return next((answer for answer in found if answer.says != "yes"), None)
+
+
 class Grid:
     """The pairs that the facts know, and each label's claims on them."""
 
@@ -101,7 +124,7 @@ class Grid:
         self._columns = {found.number: column for column, found in enumerate(self.branches)}
         self._ptx = {found.cuda: found.ptx for found in self.branches}
         self._claims: dict[Label, Claims] = {}
-        self._families: dict[tuple[str, str], Family] = {}
+        self._families: dict[tuple[str, str, str | None], Family] = {}
         width = self.width = len(self.branches)
         exists = [
             [capability.has(branch.number) for branch in self.branches]
@@ -150,18 +173,19 @@ class Grid:
 
     def _judge(self, label: Label) -> Claims:
         kernels, family = self._kernels(label), self._family(label)
+        gaps = tuple(map(_gap, self.capabilities, kernels, repeat(label.gaps)))
         yes = 0
         threads: defaultdict[tuple[str, str], int] = defaultdict(int)
         for row, (kernel, here) in enumerate(zip(kernels, self.rows, strict=True)):
-            supported = family.supported[row].says
-            if kernel.says != "yes" or supported == "no":
-                continue
             is_jit = kernel.rule == "kernel-ptx"
+            supported = (family.written if is_jit else family.supported)[row].says
+            if kernel.says != "yes" or supported == "no" or gaps[row]:
+                continue
             if supported == "yes":
                 yes |= here & family.runs & (family.compiles if is_jit else family.runs)
             for rule, columns in () if is_jit else family.rules.items():
                 threads[_code(kernel, family.supported[row]), rule] |= here & columns
-        return Claims(family=family, kernels=kernels, yes=yes, threads=threads)
+        return Claims(family=family, kernels=kernels, gaps=gaps, yes=yes, threads=threads)
 
     def _kernels(self, label: Label) -> tuple[Answer, ...]:
         if label.cubin is None:
@@ -171,23 +195,26 @@ class Grid:
         )
 
     def _family(self, label: Label) -> Family:
-        key = label.cuda, label.driver_floor
+        key = label.cuda, label.driver_floor, label.built
         if key not in self._families:
             self._families[key] = self._made_family(*key)
         return self._families[key]
 
-    def _made_family(self, cuda: str, floor: str) -> Family:
-        if not (_DOTTED.fullmatch(cuda) and _DOTTED.fullmatch(floor)):
+    def _made_family(self, cuda: str, floor: str, built: str | None) -> Family:
+        writer = built or cuda
+        if not all(_DOTTED.fullmatch(text) for text in (cuda, floor, writer)):
             unknown = (_UNREADABLE,)
             rows, columns = unknown * len(self.capabilities), unknown * self.width
-            return Family(supported=rows, drivers=columns, compilers=columns, rules={})
-        made = self._ptx.get(".".join(cuda.split(".")[:2]))
+            return Family(
+                supported=rows, written=rows, drivers=columns, compilers=columns, rules={}
+            )
         drivers = tuple(
             compat.driver(cuda, str(found.number), floor=floor, speaks=found.cuda)
             for found in self.branches
         )
+        made = self._ptx.get(".".join(writer.split(".")[:2]))
         compilers = tuple(
-            compat.accepts_ptx(cuda, speaks=found.cuda, made=made, accepts=found.ptx)
+            compat.accepts_ptx(writer, speaks=found.cuda, made=made, accepts=found.ptx)
             for found in self.branches
         )
         rules: defaultdict[str, int] = defaultdict(int)
@@ -195,17 +222,25 @@ class Grid:
             if driver.says == "yes":
                 rules[driver.rule] |= column
         return Family(
-            supported=tuple(
-                compat.supported(
-                    found.sm, cuda, first_cuda=found.first_cuda, last_cuda=found.last_cuda
-                )
-                for found in self.capabilities
-            ),
+            supported=self._supported(cuda),
+            written=self._supported(cuda, built),
             drivers=drivers,
             compilers=compilers,
             rules=rules,
             runs=self._where_yes(drivers),
             compiles=self._where_yes(compilers),
+        )
+
+    def _supported(self, cuda: str, built: str | None = None) -> tuple[Answer, ...]:
+        return tuple(
+            compat.supported(
+                found.sm,
+                cuda,
+                first_cuda=found.first_cuda,
+                last_cuda=found.last_cuda,
+                built=built,
+            )
+            for found in self.capabilities
         )
 
     def _where_yes(self, answers: Iterable[Answer]) -> int:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 from curator.compat import is_checked, numbers
 from curator.coverage import coverage, image_of
 from curator.facts import facts
-from curator.index import Coverage, Driver, Entry, Sm, Stack, Status, SuiteResult, entry_id
+from curator.index import Coverage, Driver, Entry, Sm, SmGap, Stack, Status, SuiteResult, entry_id
 from curator.oci import canonical_json
 from curator.plan import lock_digest
 from curator.smoke import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from curator.farm._values import Destination
     from curator.matrix import Matrix
     from curator.oci import Digest, Reference
     from curator.plan import PlannedCell
     from curator.policy import Verdict
     from curator.smoke import Check, SmokeReport
+
+
+# What products of matrices and every handle of cuDNN load.
+_NEEDED: Final = re.compile(r"libcu(blas|dnn_(cnn|ops))[A-Za-z0-9._+-]{0,80}")
+_RELEASE: Final = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,3}")
 
 
 def failed_checks(report: SmokeReport, verdict: Verdict) -> str:
@@ -71,6 +79,7 @@ def entry_of(  # noqa: PLR0913 - what an entry is made from
             cudnn=read.get("cudnn"),
             nccl=read.get("nccl"),
             glibc=report.got("python").get("glibc"),
+            built=built_of(report),
         ),
         sm=_sm(report),
         requires=requirements(destination.registry.blob(inner, manifest.blobs[0])),
@@ -90,6 +99,12 @@ def requirements(config: bytes) -> dict[str, str]:
     settings = json.loads(config).get("config") or {}
     variables = (text.partition("=") for text in settings.get("Env") or ())
     return {name: value for name, _, value in variables if is_checked(name)}
+
+
+def built_of(report: SmokeReport) -> str | None:
+    """Return the CUDA release that compiled the framework; None where it does not tell one."""
+    told = str(report.got("framework").get("built", ""))
+    return told if _RELEASE.fullmatch(told) else None
 
 
 def forward_of(report: SmokeReport, cuda: str) -> str | None:
@@ -127,11 +142,26 @@ def _sm(report: SmokeReport) -> Sm | None:
     cubin, ptx = told.get("cubin", ()), told.get("ptx", ())
     if cubin or ptx:
         source = "fatbinaries of the framework's libraries"
-        return Sm(cubin=tuple(cubin), ptx=tuple(ptx), source=source)
+        return Sm(cubin=tuple(cubin), ptx=tuple(ptx), source=source, gaps=_gaps(told) or None)
     if compiles := told.get("compiles", ()):
         source = f"targets of {told.get('jit')} in the image, which compiles kernels when used"
         return Sm(cubin=tuple(compiles), source=source)
     return None
+
+
+def _gaps(told: Mapping[str, Any]) -> tuple[SmGap, ...]:
+    """Return the libraries of a probe's gaps that a framework cannot do without.
+
+    Others are for some of its functions alone, such as sparse products or many GPUs: they have code
+    for fewer GPUs by design. Of several files with the same targets the first stands for all.
+    """
+    missing = {file for files in told.get("gaps", {}).values() for file in files}
+    found: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
+    for path in sorted(missing & told.get("libraries", {}).keys()):
+        file, targets = path.rpartition("/")[2], told["libraries"][path]
+        if _NEEDED.fullmatch(file):
+            found.setdefault((tuple(targets["cubin"]), tuple(targets["ptx"])), file)
+    return tuple(SmGap(file=file, cubin=cubin, ptx=ptx) for (cubin, ptx), file in found.items())
 
 
 def _tests(report: SmokeReport, evidence: Digest) -> tuple[SuiteResult, ...]:

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from curator.compat import Gap
 from curator.oci import Digest, canonical_json
 
 if TYPE_CHECKING:
@@ -87,7 +88,10 @@ class Model(BaseModel):
 
 
 class Stack(Model):
-    """The versions inside an image, as they were read there."""
+    """The versions inside an image, as they were read there.
+
+    `built` is the CUDA release that compiled the framework, where the framework tells it.
+    """
 
     framework: Name
     version: Version
@@ -96,6 +100,15 @@ class Stack(Model):
     cudnn: Version | None = None
     nccl: Version | None = None
     glibc: Version | None = None
+    built: Version | None = None
+
+
+class SmGap(Model):
+    """A library that the framework needs, with code for fewer compute capabilities than it has."""
+
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]{1,100}$")]
+    cubin: tuple[str, ...]
+    ptx: tuple[str, ...] = ()
 
 
 class Sm(Model):
@@ -104,6 +117,7 @@ class Sm(Model):
     cubin: tuple[str, ...]
     ptx: tuple[str, ...] = ()
     source: str
+    gaps: tuple[SmGap, ...] | None = None
 
 
 class Driver(Model):
@@ -218,6 +232,12 @@ class Entry(Model):
         if self.id != entry_id(self.cell, self.recipe):
             raise ValueError(f"id {self.id} is not {entry_id(self.cell, self.recipe)}")
         return self
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """The libraries with code for fewer GPUs than the framework, as the rules take them."""
+        told = self.sm.gaps if self.sm else None
+        return tuple(Gap(file=gap.file, cubin=gap.cubin, ptx=gap.ptx) for gap in told or ())
 
     @property
     def is_current(self) -> bool:

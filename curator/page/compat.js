@@ -71,6 +71,12 @@ const compat = (() => {
     return answer(says, "kernel-none", compared);
   }
 
+  function library(gpu, gap) {
+    const found = kernel(gpu, gap.cubin, gap.ptx ?? []).says;
+    const compared = [["gpu", gpu], ["file", gap.file]];
+    return answer(found === "yes" ? "yes" : "unknown", "kernel-gap", compared);
+  }
+
   function target(text) {
     const found = TARGET.exec(text);
     return found && [Number(found[1]), Number(found[2]), found[3]];
@@ -94,14 +100,17 @@ const compat = (() => {
     return answer("yes", rule, numbered, `${prefix}${major}${minor}${suffix}`);
   }
 
-  function supported(gpu, cuda, first_cuda, last_cuda) {
+  function supported(gpu, cuda, first_cuda, last_cuda, built) {
     const compared = [["gpu", gpu], ["cuda", cuda]];
     const last = last_cuda ? [["last_cuda", last_cuda]] : [];
     if (last_cuda && numbers(cuda)[0] > numbers(last_cuda)[0]) {
       return answer("no", "gpu-dropped", [...compared, ...last]);
     }
-    if (is_less(numbers(cuda).slice(0, 2), numbers(first_cuda))) {
-      return answer("unknown", "gpu-newer", [...compared, ["first_cuda", first_cuda]]);
+    const release = (version) => numbers(version).slice(0, 2);
+    const oldest = built && is_less(release(built), release(cuda)) ? built : cuda;
+    if (is_less(release(oldest), numbers(first_cuda))) {
+      const told = [["gpu", gpu], ["cuda", oldest], ["first_cuda", first_cuda]];
+      return answer("unknown", "gpu-newer", told);
     }
     return answer("yes", "gpu-supported", [...compared, ...last]);
   }
@@ -354,6 +363,7 @@ const compat = (() => {
     is_less,
     kernel,
     knows,
+    library,
     numbers,
     platform,
     runtime,

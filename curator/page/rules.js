@@ -40,8 +40,10 @@ const rules = (() => {
     time: "its time is not to be believed",
   };
 
+  const ptx_cuda = (label) => label.built || label.cuda;
+
   function is_readable(label) {
-    const told = [label.cuda, label.floor, label.forward || "0", label.glibc || "0"];
+    const told = [label.cuda, label.floor, ptx_cuda(label), label.forward || "0", label.glibc || "0"];
     return told.every((text) => DOTTED.test(text));
   }
 
@@ -115,15 +117,15 @@ const rules = (() => {
       return tests.find((test) => !test.stale && is_old(test)) ?? null;
     }
 
-    // The failure that stands with the nearest driver: an older one, else a newer.
+    // The failure that stands with the nearest older branch, or a newer as near.
     doubt(runs, sm) {
-      const of_sm = runs.filter((run) => run.sm === sm);
-      if (!of_sm.length) return null;
-      const branches = of_sm.map((run) => run.branch);
-      const older = branches.filter((branch) => branch <= (this.branch ?? 0));
-      const nearest = older.length ? Math.max(...older) : Math.min(...branches);
-      const [test] = of_sm.find((run) => run.branch === nearest).tests;
-      return test.verdict === "pass" ? null : test;
+      const own = this.branch ?? 0;
+      const of_sm = sorted_by(runs.filter((run) => run.sm === sm), (run) => run.branch);
+      const near = of_sm.filter((run) => run.branch <= own).slice(-1);
+      const newer = of_sm.find((run) => run.branch > own);
+      if (newer && (!near.length || newer.branch - own <= own - near[0].branch)) near.push(newer);
+      const tests = near.map((run) => run.tests[0]);
+      return tests.find((test) => test.verdict !== "pass") ?? null;
     }
 
     *gates(label) {
@@ -207,7 +209,7 @@ const rules = (() => {
     speaks_for(label, found) {
       if (found.rule === "driver-forward" && found.says === "yes") return label.forward;
       if (this.speaks === null || this.is_exact) return this.speaks;
-      const enough = is_least(numbers(this.speaks), numbers(label.cuda).slice(0, 2));
+      const enough = is_least(numbers(this.speaks), numbers(ptx_cuda(label)).slice(0, 2));
       return enough ? this.speaks : null;
     }
 
@@ -231,19 +233,18 @@ const rules = (() => {
         yield gate("G3", answer("unknown", "gpu-not-given"), place);
         return;
       }
-      yield* this.known(label, gpu, place, branches);
-      const cubin = label.cubin ?? null;
-      if (cubin === null) {
-        yield gate("G3", answer("unknown", "kernel-unread"), place);
-        return;
-      }
-      const found = compat.kernel(gpu.sm, cubin, label.ptx ?? []);
+      const found = kernel_of(label, gpu.sm);
+      const built = found.rule === "kernel-ptx" ? label.built ?? null : null;
+      yield* this.known(gpu, place, branches);
+      yield* this.supported(label.cuda, built, gpu.sm, place);
       yield gate("G3", found, place);
-      if (found.rule === "kernel-ptx") yield gate("G3", this.ptx(label.cuda, speaks), place);
+      if (found.rule === "kernel-ptx") yield gate("G3", this.ptx(ptx_cuda(label), speaks), place);
+      if (found.says !== "yes") return;
+      for (const gap of label.gaps ?? []) yield gate("G3", compat.library(gpu.sm, gap), place);
     }
 
-    // Whether the driver and the image's CUDA know a GPU.
-    *known(label, { name, sm }, place, branches) {
+    // Whether the driver knows a GPU.
+    *known({ name, sm }, place, branches) {
       const facts = own(this.facts.capabilities, sm);
       if (facts === null) {
         yield gate("G2", answer("unknown", "gpu-unknown", [["gpu", sm]]), place);
@@ -256,7 +257,14 @@ const rules = (() => {
       if (first && this.host.driver) {
         yield gate("G2", compat.introduced(name, this.host.driver, first), place);
       }
-      yield gate("G3", compat.supported(sm, label.cuda, facts.first_cuda, facts.last_cuda), place);
+    }
+
+    // Whether the image's CUDA knows a GPU, and that of the PTX which the GPU needs.
+    *supported(cuda, built, sm, place) {
+      const facts = own(this.facts.capabilities, sm);
+      if (facts === null) return;
+      const { first_cuda, last_cuda } = facts;
+      yield gate("G3", compat.supported(sm, cuda, first_cuda, last_cuda, built), place);
     }
 
     ptx(cuda, speaks) {
@@ -266,6 +274,12 @@ const rules = (() => {
       const [made, accepts] = [own(found, release), own(found, speaks ?? "")];
       return compat.accepts_ptx(cuda, speaks, made, accepts);
     }
+  }
+
+  function kernel_of(label, sm) {
+    const cubin = label.cubin ?? null;
+    if (cubin === null) return answer("unknown", "kernel-unread");
+    return compat.kernel(sm, cubin, label.ptx ?? []);
   }
 
   function speaks_of_branch(branch, facts) {

@@ -292,6 +292,8 @@ def _of(
             requires=entry.requires,
             forward=entry.forward,
             glibc=stack.glibc,
+            built=stack.built,
+            gaps=entry.gaps,
         ),
         size=entry.size,
         tags=entry.tags,

@@ -3,14 +3,15 @@
 - G0: the CPU's architecture, and the C library under the engine.
 - G1: the container runtime's check of `NVIDIA_REQUIRE_*`.
 - G2: the driver: floor of the CUDA family, forward compatibility, whether it knows the GPU.
-- G3: the kernels, for each GPU: a cubin, or PTX that the driver compiles; what CUDA dropped.
+- G3: the kernels, for each GPU: a cubin, or PTX that the driver compiles; what CUDA dropped; code
+  in the libraries that the framework needs.
 - E: tests of this very image on each of the host's compute capabilities.
 
 The answer is no if a gate says no, else unknown if one does not know, else yes. Of tests those
 count that stand (`curator.compat.standing`):
 
 - A failure with the host's driver branch stands above everything. One with another branch makes a
-  yes unknown, unless the image passed with a branch that is nearer.
+  yes unknown: the nearest older one with a test, or the nearest newer one if it is no further away.
 - A pass that is not stale, with the host's driver branch and no newer driver, stands above G2 and
   G3, but not above what forward compatibility is said not to do.
 - Another such pass on the compute capability stands above `gpu-newer` alone.
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from curator import compat
 from curator.compat import Answer, at_least, exactly, numbers, within
+from curator.resolve._host import brands_of, nearest_branch, speaks_of_branch
 from curator.resolve._values import Gate, Gpu, Judgement, runs
 
 if TYPE_CHECKING:
@@ -34,19 +36,11 @@ if TYPE_CHECKING:
     from curator.resolve._values import Confidence, Host, Label, Tested
 
 PLATFORMS: Final[Mapping[str, str]] = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
-BRANDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "geforce": ("geforce", "geforcertx"),
-    "titan": ("titan", "titanrtx"),
-    "workstation": ("nvidia", "nvidiartx", "quadro", "quadrortx"),
-    "datacenter": ("nvidia", "tesla"),
-}
 BECAUSE: Final[Mapping[str, str]] = {
     "probe": "its probe has changed since",
     "age": "it is older than the index allows",
     "time": "its time is not to be believed",
 }
-_TURING: Final = (7, 5)
-_RENAMED: Final = 470
 _DOTTED: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){0,3}")
 
 
@@ -62,7 +56,7 @@ class Judge:
         self._host, self._facts = host, facts
         self._sms = frozenset(gpu.sm for gpu in host.gpus if gpu.sm)
         self._has_every_sm = bool(host.gpus) and all(gpu.sm for gpu in host.gpus)
-        self._speaks, self._is_exact = _speaks(host.branch, facts)
+        self._speaks, self._is_exact = speaks_of_branch(host.branch, facts)
         # By identity, which is quick: images share their labels, and the label is kept beside.
         self._labels: dict[int, tuple[Label, Judgement]] = {}
         self._asked: dict[tuple[tuple[str, str], ...], Answer] = {}
@@ -141,14 +135,15 @@ class Judge:
     def _doubt(
         self, standing: Mapping[tuple[str, int], Sequence[Tested]], sm: str
     ) -> Tested | None:
-        """Return the failure that stands with the nearest driver: an older one, else a newer."""
-        branches = [branch for known, branch in standing if known == sm]
+        """Return the failure that stands with the nearest older branch, or a newer as near."""
         own = self._host.branch or 0
-        older = [branch for branch in branches if branch <= own]
-        if not branches:
-            return None
-        test = standing[sm, max(older) if older else min(branches)][0]
-        return None if test.passed else test
+        branches = sorted(branch for known, branch in standing if known == sm)
+        near = [branch for branch in branches if branch <= own][-1:]
+        newer = next((branch for branch in branches if branch > own), None)
+        if newer is not None and (not near or newer - own <= own - near[0]):
+            near.append(newer)
+        tests = (standing[sm, branch][0] for branch in near)
+        return next((test for test in tests if not test.passed), None)
 
     def _gates(self, label: Label) -> Iterator[Gate]:
         host = self._host
@@ -192,7 +187,7 @@ class Judge:
                 cuda=self._cuda(),
                 driver=None if driver is None else (exactly if "." in driver else within)(driver),
                 arch=gpu.sm,
-                brands=_brands(gpu, self._host.branch),
+                brands=brands_of(gpu, self._host.branch),
             )
             for gpu in self._host.gpus or (Gpu(),)
         ]
@@ -242,11 +237,11 @@ class Judge:
             return label.forward
         if self._speaks is None or self._is_exact:
             return self._speaks
-        return self._speaks if numbers(self._speaks) >= numbers(label.cuda)[:2] else None
+        return self._speaks if numbers(self._speaks) >= numbers(label.ptx_cuda)[:2] else None
 
     def _branches(self, label: Label, driver: Answer) -> tuple[int, ...]:
         """Return the branches that have to know the GPUs: the host's, and that of a package."""
-        own = () if self._host.branch is None else (_nearest(self._host.branch, self._facts),)
+        own = () if self._host.branch is None else (nearest_branch(self._host.branch, self._facts),)
         package = self._package(label, driver)
         return own if package is None else (*own, package)
 
@@ -271,19 +266,18 @@ class Judge:
         if gpu.sm is None:
             yield Gate(gate="G3", answer=Answer(says="unknown", rule="gpu-not-given"), gpu=place)
             return
-        yield from self._known(label, gpu, gpu.sm, place, branches)
-        if label.cubin is None:
-            yield Gate(gate="G3", answer=Answer(says="unknown", rule="kernel-unread"), gpu=place)
-            return
-        kernel = compat.kernel(gpu.sm, cubin=label.cubin, ptx=label.ptx)
+        kernel = _kernel(label, gpu.sm)
+        built = label.built if kernel.rule == "kernel-ptx" else None
+        yield from self._known(gpu, gpu.sm, place, branches)
+        yield from self._supported(label.cuda, built, gpu.sm, place)
         yield Gate(gate="G3", answer=kernel, gpu=place)
         if kernel.rule == "kernel-ptx":
-            yield Gate(gate="G3", answer=self._ptx(label.cuda, speaks), gpu=place)
+            yield Gate(gate="G3", answer=self._ptx(label.ptx_cuda, speaks), gpu=place)
+        for gap in label.gaps if kernel.says == "yes" else ():
+            yield Gate(gate="G3", answer=compat.library(gpu.sm, gap), gpu=place)
 
-    def _known(
-        self, label: Label, gpu: Gpu, sm: str, place: int, branches: Sequence[int]
-    ) -> Iterator[Gate]:
-        """Yield whether the driver and the image's CUDA know a GPU."""
+    def _known(self, gpu: Gpu, sm: str, place: int, branches: Sequence[int]) -> Iterator[Gate]:
+        """Yield whether the driver knows a GPU."""
         facts = self._facts.capabilities.get(sm)
         if facts is None:
             answer = Answer(says="unknown", rule="gpu-unknown", compared=(("gpu", sm),))
@@ -298,9 +292,15 @@ class Judge:
             own, first_driver = self._host.driver, product.first_driver
             answer = compat.introduced(product.name, own, first=first_driver)
             yield Gate(gate="G2", answer=answer, gpu=place)
-        first_cuda, last_cuda = facts.first_cuda, facts.last_cuda
-        answer = compat.supported(sm, label.cuda, first_cuda=first_cuda, last_cuda=last_cuda)
-        yield Gate(gate="G3", answer=answer, gpu=place)
+
+    def _supported(self, cuda: str, built: str | None, sm: str, place: int) -> Iterator[Gate]:
+        """Yield whether the image's CUDA knows a GPU, and that of the PTX which the GPU needs."""
+        if facts := self._facts.capabilities.get(sm):
+            first_cuda, last_cuda = facts.first_cuda, facts.last_cuda
+            answer = compat.supported(
+                sm, cuda, first_cuda=first_cuda, last_cuda=last_cuda, built=built
+            )
+            yield Gate(gate="G3", answer=answer, gpu=place)
 
     def _ptx(self, cuda: str, speaks: str | None) -> Answer:
         release = ".".join(cuda.split(".")[:2])
@@ -309,46 +309,17 @@ class Judge:
         return compat.accepts_ptx(cuda, speaks=speaks, made=made, accepts=accepts)
 
 
+def _kernel(label: Label, sm: str) -> Answer:
+    """Return which of an image's kernels a GPU loads."""
+    if label.cubin is None:
+        return Answer(says="unknown", rule="kernel-unread")
+    return compat.kernel(sm, cubin=label.cubin, ptx=label.ptx)
+
+
 def is_readable(label: Label) -> bool:
     """Say whether the versions in a label are numbers that rules can compare."""
-    told = (label.cuda, label.floor, label.forward or "0", label.glibc or "0")
+    told = (label.cuda, label.floor, label.ptx_cuda, label.forward or "0", label.glibc or "0")
     return all(_DOTTED.fullmatch(text) for text in told)
-
-
-def _speaks(branch: int | None, facts: Facts) -> tuple[str | None, bool]:
-    """Return the CUDA release that a branch speaks, and whether it is that or a later one.
-
-    Of a branch without facts it is that of the nearest branch before.
-    """
-    if branch is None:
-        return None, False
-    known = facts.branches.get(_nearest(branch, facts))
-    return (known.cuda, known.number == branch) if known else (None, False)
-
-
-def _nearest(branch: int, facts: Facts) -> int:
-    """Return the branch with facts that a driver is of: numbers on Windows run past the branch's.
-
-    A driver 573 there is of branch 570. One that is older than all facts is of its own.
-    """
-    if branch in facts.branches:
-        return branch
-    return max((number for number in facts.branches if number < branch), default=branch)
-
-
-def _brands(gpu: Gpu, branch: int | None) -> tuple[str, ...]:
-    """Return the brands that a GPU may report.
-
-    Data-centre GPUs up to Volta are Teslas; from Turing on, newer drivers call them NVIDIA.
-
-    Source: nvidia-container-toolkit#152 (T4 and A100 with 515), nvidia-docker#835 (V100).
-    """
-    if gpu.kind == "datacenter" and gpu.sm:
-        if numbers(gpu.sm) < _TURING:
-            return ("tesla",)
-        if branch is not None and branch >= _RENAMED:
-            return ("nvidia",)
-    return BRANDS.get(gpu.kind or "", ())
 
 
 def _folded(gates: Iterable[Gate]) -> Says:

@@ -27,7 +27,9 @@ OFF: Final = "NVIDIA_DISABLE_REQUIRE"
 NO_CHECK: Final = f"{OFF}=1"
 ARCHITECTURES: Final[Mapping[str, str]] = {place: name for name, place in PLATFORMS.items()}
 # What is unknown of a GPU with any driver.
-_LASTING: Final = frozenset({"gpu-newer", "gpu-unknown", "gpu-not-given", "kernel-unread"})
+_LASTING: Final = frozenset(
+    {"gpu-newer", "gpu-unknown", "gpu-not-given", "kernel-gap", "kernel-unread"}
+)
 # What a GPU has to be that stands for any other: neither a Jetson board nor a consumer's.
 _EMBEDDED: Final = frozenset({"11.0"})
 
@@ -109,7 +111,8 @@ class Changes:
         if host is None:
             return None
         texts = self._texts(judgement)
-        if not (texts or tests) and any(gate.answer.rule in _LASTING for gate in judgement.gates):
+        unknown = {gate.answer.rule for gate in judgement.gates if gate.answer.says == "unknown"}
+        if not (texts or tests) and unknown & _LASTING:
             return None
         if self._runs(host, label, tests):
             return Change(texts=texts, host=host, hardware=len(texts))

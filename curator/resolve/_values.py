@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from curator.compat import standing
+from curator.compat import Gap, standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -90,7 +90,9 @@ class Label:
     `cubin` is None where nobody read which kernels there are. `requires` are the variables that
     the container runtime looks at (`NVIDIA_REQUIRE_*`, `NVIDIA_DISABLE_REQUIRE`, `CUDA_VERSION`),
     None where nobody read them. `forward` is the CUDA release of a forward compatibility package
-    in the image, and `glibc` its C library.
+    in the image, and `glibc` its C library. `built` is the CUDA release that compiled the
+    framework, where it tells: its kernels can be older than `cuda`, the libraries beside them.
+    `gaps` are libraries that the framework needs and that have code for fewer GPUs.
     """
 
     cuda: str
@@ -101,6 +103,13 @@ class Label:
     requires: Mapping[str, str] | None = field(default=None, hash=False)
     forward: str | None = None
     glibc: str | None = None
+    built: str | None = None
+    gaps: tuple[Gap, ...] = ()
+
+    @property
+    def ptx_cuda(self) -> str:
+        """The CUDA release that wrote the framework's PTX."""
+        return self.built or self.cuda
 
     def to_json(self) -> dict[str, Any]:
         """Return the label; what is not known is left out."""
@@ -113,6 +122,8 @@ class Label:
             "requires": None if self.requires is None else dict(self.requires),
             "forward": self.forward,
             "glibc": self.glibc,
+            "built": self.built,
+            "gaps": [asdict(gap) for gap in self.gaps] or None,
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -129,6 +140,11 @@ class Label:
             requires=value.get("requires"),
             forward=value.get("forward"),
             glibc=value.get("glibc"),
+            built=value.get("built"),
+            gaps=tuple(
+                Gap(file=gap["file"], cubin=tuple(gap["cubin"]), ptx=tuple(gap.get("ptx", ())))
+                for gap in value.get("gaps", ())
+            ),
         )
 
 

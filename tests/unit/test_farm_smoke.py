@@ -12,7 +12,7 @@ import pytest
 from curator import matrix
 from curator.errors import IntegrityError, ProbeFaultError, RefusedError, TemporaryError
 from curator.farm import _smoke, publish_recorded
-from curator.farm._entry import forward_of
+from curator.farm._entry import _sm, forward_of
 from curator.farm._smoke import _suitable
 from curator.index import Index
 from curator.oci import Reference, sha256
@@ -302,3 +302,28 @@ def test_a_forward_compatibility_package_is_of_the_cuda_that_its_driver_speaks(
         ms=1,
     )
     assert forward_of(replace(recorded(planned()), checks=(read,)), "13.0") == cuda
+
+
+def test_gaps_of_what_a_framework_cannot_do_without_are_told() -> None:
+    turing = {"cubin": ["7.5", "8.0", "9.0a"], "ptx": ["12.0f"]}
+    libraries = {
+        "nvidia/cublas/lib/libcublas.so.12": {"cubin": ["7.0", "9.0"], "ptx": []},
+        "nvidia/cudnn/lib/libcudnn_cnn.so.9": turing,
+        "nvidia/cudnn/lib/libcudnn_ops.so.9": turing,
+        "nvidia/cusparselt/lib/libcusparseLt.so.0": {"cubin": ["8.0", "9.0"], "ptx": []},
+    }
+    read = Check(
+        name="kernels",
+        outcome=Outcome.PASS,
+        expected={},
+        got={
+            "cubin": ["7.0", "9.0"],
+            "libraries": libraries,
+            "gaps": {"7.0": [path for path in libraries if "cublas" not in path]},
+        },
+        detail="",
+        ms=1,
+    )
+    found = _sm(replace(recorded(planned()), checks=(read,)))
+    assert found is not None
+    assert [gap.to_json() for gap in found.gaps or ()] == [{"file": "libcudnn_cnn.so.9", **turing}]

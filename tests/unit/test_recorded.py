@@ -11,7 +11,7 @@ import pytest
 from curator import matrix, policy
 from curator.coverage import Image, Label, coverage
 from curator.facts import facts
-from curator.farm._entry import _tests, completed
+from curator.farm._entry import _sm, _tests, built_of, completed
 from curator.oci import sha256
 from curator.smoke import HostFacts, Probe, ProbeRun, SmokeReport, Subject, judge
 from tests.documents import Memory, committed, entry
@@ -122,6 +122,18 @@ def test_reports_are_coverage(path: Path, farm_tree: Tree) -> None:
     stale = later.at("9.0", 580)
     assert stale is not None
     assert stale.answer == "untested"
+
+
+def test_what_compiled_a_framework_is_told_where_it_tells() -> None:
+    reports = [SmokeReport.parse(path.read_bytes(), path.name) for path in REPORTS]
+    assert [built_of(report) for report in reports] == [None, None, "12.5.1"]
+
+
+def test_libraries_of_recorded_images_have_code_wherever_the_framework_has() -> None:
+    for path in REPORTS:
+        found = _sm(SmokeReport.parse(path.read_bytes(), path.name))
+        assert found is not None
+        assert found.gaps is None
 
 
 def test_rates_are_those_of_the_gpu(farm_tree: Tree) -> None:

@@ -299,6 +299,26 @@ def test_ptx_on_a_gpu_that_the_cuda_release_never_knew_is_unknown() -> None:
     assert change(there, host("580.95.05", "RTX 5090"), FACTS) is None
 
 
+@pytest.mark.parametrize(
+    ("built", "driver", "gpu", "rule"),
+    [
+        ("12.5.1", "580.95.05", "RTX 5090", "gpu-newer"),
+        ("12.8", "580.95.05", "RTX 5090", None),
+        (None, "580.95.05", "RTX 5090", None),
+        ("13.2", "580.95.05", "RTX 5090", "ptx-version"),
+        ("12.5.1", "580.95.05", "H200", None),
+        ("13.2", "580.95.05", "H200", None),
+        ("12.5rc1", "580.95.05", "H200", "label-unread"),
+    ],
+)
+def test_ptx_is_of_the_cuda_that_compiled_the_framework(
+    built: str | None, driver: str, gpu: str, rule: str | None
+) -> None:
+    there = label("12.9", ("8.0", "8.9", "9.0"), ("9.0",), built=built)
+    found = judge(image("tensorflow", "2.20.0", there), host(driver, gpu), FACTS)
+    assert (found.first and found.first.answer.rule) == rule
+
+
 def test_a_variable_that_every_brand_meets_is_met() -> None:
     asks = {"NVIDIA_REQUIRE_CUDA": "cuda>=12.8 brand=tesla,driver>=565 brand=nvidia,driver>=565"}
     there = image("x", "1", label("12.8", ("8.0",), requires=asks))

@@ -12,6 +12,7 @@ from curator.index import Coverage, Index, commit_documents
 from curator.oci import canonical_json
 from curator.resolve import Catalogue, Gpu, Host, Image, Judgement, catalogue, judge, why
 from tests.images import PYTORCH_124, PYTORCH_128, entry_of, host, image, label, ran
+from tests.pages import CUDNN
 
 if TYPE_CHECKING:
     from curator.resolve import Tested
@@ -68,7 +69,9 @@ def test_of_two_tests_at_the_same_time_the_failure_counts() -> None:
     ("tests", "driver", "says"),
     [
         ((("535.104.05", "pass"), ("550.54.14", "fail")), "570.124.06", "unknown"),
-        ((("535.104.05", "pass"), ("550.54.14", "fail")), "545.23.08", "yes"),
+        ((("535.104.05", "pass"), ("550.54.14", "fail")), "540.10", "yes"),
+        ((("535.104.05", "pass"), ("550.54.14", "fail")), "545.23.08", "unknown"),
+        ((("535.104.05", "fail"), ("550.54.14", "pass")), "545.23.08", "unknown"),
         ((("570.124.06", "fail"), ("590.48.01", "fail")), "580.95.05", "unknown"),
         ((("590.48.01", "fail"),), "580.95.05", "unknown"),
         ((("590.48.01", "fail"), ("595.45.04", "pass")), "580.95.05", "unknown"),
@@ -204,6 +207,54 @@ def test_an_index_tells_of_a_forward_compatibility_package() -> None:
     known = published(image("x", "1", there)).image(0)
     assert known.label == there
     assert first(judge(known, host("535.104.05", "RTX 4090"), FACTS)) == "driver-forward"
+
+
+def test_an_index_tells_which_cuda_wrote_the_ptx() -> None:
+    there = label("12.9", ("8.0", "8.9"), ("9.0",), built="12.5.1")
+    known = Catalogue.read(published(image("x", "1", there, tests=(ran("H200", "580"),))).data)
+    assert known.image(0).label == there
+    told = coverage(image_of(entry_of(known.image(0)), PROBE), FACTS.gpus, now=NOW, max_age_days=90)
+    for gpu in ("A100", "RTX 4090", "H200", "B200", "B300", "RTX 5090"):
+        where = host("590", gpu)
+        group = told.at(where.gpus[0].sm or "", 590)
+        assert group is not None
+        assert ("gpu-newer" in group.rules) == (
+            first(judge(known.image(0), where, FACTS)) == "gpu-newer"
+        )
+        assert ("gpu-newer" in group.rules) == (gpu in {"B200", "B300", "RTX 5090"})
+
+
+@pytest.mark.parametrize(
+    ("gpu", "standing"),
+    [("T4", "inferred"), ("A100", "untested"), ("V100", "untested"), ("GTX 1080", "untested")],
+)
+def test_an_index_tells_of_a_library_without_code_for_a_gpu(gpu: str, standing: str) -> None:
+    there = label("12.8", ("6.0", "7.0", "8.0", "9.0"), gaps=(CUDNN,))
+    known = Catalogue.read(published(image("x", "1", there, tests=(ran("T4", "570.26"),))).data)
+    one, where = known.image(0), host("580.95.05", gpu)
+    assert one.label == there
+    told = coverage(image_of(entry_of(one), PROBE), FACTS.gpus, now=NOW, max_age_days=90)
+    group = told.at(where.gpus[0].sm or "", 580)
+    assert group is not None
+    assert group.answer == standing
+    is_gap = gpu in {"V100", "GTX 1080"}
+    assert ("kernel-gap" in group.rules) == is_gap
+    found = judge(one, where, FACTS)
+    assert (found.says, first(found)) == (("unknown", "kernel-gap") if is_gap else ("yes", None))
+
+
+def test_a_pass_on_a_gpu_in_a_gap_tells_of_the_spot_alone() -> None:
+    there = label("12.9", ("7.0", "8.0"), gaps=(CUDNN,))
+    one = image("x", "1", there, tests=(ran("V100", "570.26"),))
+    told = coverage(image_of(entry_of(one), PROBE), FACTS.gpus, now=NOW, max_age_days=90)
+    for driver, says, standing in (
+        ("570.26", "yes", "tested"),
+        ("580.65.06", "unknown", "untested"),
+    ):
+        assert judge(one, host(driver, "V100"), FACTS).says == says
+        group = told.at("7.0", int(driver[:3]))
+        assert group is not None
+        assert group.answer == standing
 
 
 def test_how_old_a_test_is_survives_the_catalogues_document() -> None:
