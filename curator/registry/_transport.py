@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 from curator import wire
-from curator.errors import Diagnostic, InputError, IntegrityError
+from curator.errors import IntegrityError
 from curator.registry._answer import (
     MAX_ERROR_BYTES,
     OK,
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 # What a transfer gets beyond the deadline: who is slower than this is not waited for.
 SLOWEST_BYTES_PER_S: Final = 256 * 1024
 MAX_REDIRECTS: Final = 5
-# What docker takes for a host, with rules of its own about where that is.
-_NO_HOST: Final = "docker.io"
 _NEXT = re.compile(r"<([^>]*)>\s*;\s*rel=\"?next\"?")
 
 
@@ -208,10 +206,6 @@ class Transport:
 
 
 def _url(registry: str, path: str, query: Mapping[str, str] | None) -> str:
-    if registry == _NO_HOST:
-        message = f"{_NO_HOST} is a short name and no registry's host"
-        hint = "name the host that docker's configuration has the login under"
-        raise InputError(Diagnostic(code="registry", message=message, hint=hint))
     scheme = "http" if is_loopback(registry) else "https"
     url = f"{scheme}://{registry}{path}"
     return f"{url}{'&' if '?' in path else '?'}{urlencode(query)}" if query else url
