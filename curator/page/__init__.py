@@ -3,8 +3,8 @@
 - It works from a directory, under any path, without a server, and can be read without JavaScript:
   the catalogue and the facts stand in the page, and every link is relative. Written into a store's
   directory, its links to `v1/` are those of the store's own documents.
-- `compat.js`, `rules.js` and `words.js` are `curator.compat` and `curator.resolve` in the browser;
-  Python is the reference, and tests hold both to the same answers.
+- `compat.js`, `judge.js`, `rules.js` and `words.js` are `curator.compat` and `curator.resolve` in
+  the browser; Python is the reference, and tests hold both to the same answers.
 - Texts of the index are escaped; a name that could be anything else than a path or a part of a
   command is refused.
 - There is no clock: the reader's browser says how old the index is. Only `index.html` and

@@ -27,7 +27,7 @@ def embedded(known: Catalogue) -> dict[str, Any]:
 
 
 def facts_of(facts: Facts) -> dict[str, Any]:
-    """Return the facts as `rules.js` and `words.js` take them; the sources are those of rules."""
+    """Return the facts as the scripts of the rules take them; the sources are those of rules."""
     return {
         "capabilities": {
             name: {

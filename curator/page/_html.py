@@ -31,6 +31,7 @@ SELECTOR: Final = (
     "common.js",
     "versions.js",
     "compat.js",
+    "judge.js",
     "rules.js",
     "words.js",
     "answers.js",
